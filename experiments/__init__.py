@@ -1,0 +1,1 @@
+"""Composition: configurations, the command line, comparisons and reports. The only package that imports all others."""

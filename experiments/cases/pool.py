@@ -1,0 +1,63 @@
+"""Run the cases that are not there yet, on one process or two; every finished case is kept at once."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+
+from experiments.cases.model import Case, Outcome, Runner
+from experiments.cases.store import CaseStore
+
+MAX_PROCESSES = 2
+Progress = Callable[[int, int], None]
+"""Called with (cases done, cases in all)."""
+
+
+def run_cases(
+    cases: Sequence[Case],
+    runner: Runner,
+    store: CaseStore | None = None,
+    *,
+    processes: int = 1,
+    progress: Progress | None = None,
+) -> Mapping[str, Outcome]:
+    """Outcome of every case by its key; stored ones are not run again, and equal cases run once.
+
+    On Ctrl-C the finished cases stay in the store. An error of one case ends the work; the cases before it are kept.
+    """
+    if not 1 <= processes <= MAX_PROCESSES:
+        raise ValueError(f"processes is {processes}; allowed: 1 to {MAX_PROCESSES}")
+    wanted = {case.key: case for case in cases}
+    done = {key: found for key, case in wanted.items() if store and (found := store.load(case)) is not None}
+    missing = [case for key, case in wanted.items() if key not in done]
+    report = progress or (lambda _done, _total: None)
+    report(len(done), len(wanted))
+    run = _in_processes if processes > 1 and len(missing) > 1 else _here
+    for case, outcome in run(missing, runner):
+        if store is not None:
+            store.save(case, outcome)
+        done[case.key] = outcome
+        report(len(done), len(wanted))
+    return done
+
+
+def _here(cases: Sequence[Case], runner: Runner) -> Iterator[tuple[Case, Outcome]]:
+    return ((case, runner(case)) for case in cases)
+
+
+def _in_processes(cases: Sequence[Case], runner: Runner) -> Iterator[tuple[Case, Outcome]]:
+    # "spawn": a forked child would inherit the threads of numpy and pyarrow in an undefined state.
+    executor = ProcessPoolExecutor(MAX_PROCESSES, get_context("spawn"), initializer=_die_quietly)
+    try:
+        running = {executor.submit(runner, case): case for case in cases}
+        for future in as_completed(running):
+            yield running[future], future.result()
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _die_quietly() -> None:
+    """Ctrl-C reaches the workers too; the parent speaks for all of them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

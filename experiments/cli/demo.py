@@ -1,0 +1,23 @@
+"""``semiflow demo``: the README's main job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from experiments.cli.progress import progress
+
+
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the pages and the finished cases go.")] = Path("demo"),
+) -> None:
+    """Compare four ways to serve chat traffic with four devices; prints tables, writes pages. Under a minute."""
+    from experiments.demo import as_text, run_demo
+
+    with progress("simulating") as report:
+        found = run_demo(out, report)
+    typer.echo(as_text(found))
+    for page in found.pages:
+        typer.echo(f"page: {page}")

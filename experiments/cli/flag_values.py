@@ -1,0 +1,71 @@
+"""Composite values of flags: ``ttft=1.0,tpot=0.1``, ``2:prefill,6:decode``, ``0,600``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from experiments.config import ConfigError
+
+
+def window(text: str) -> tuple[float, float]:
+    """``START,END`` in seconds."""
+    parts = text.split(",")
+    if len(parts) != 2:
+        raise ConfigError(f"--window: {text!r} is not START,END in seconds, e.g. 0,600")
+    return _number("--window", parts[0]), _number("--window", parts[1])
+
+
+def slo(text: str) -> dict[str, float]:
+    """``ttft=S,tpot=S``, one or both."""
+    return _pairs("--slo", text, {"ttft": "ttft_s", "tpot": "tpot_s"})
+
+
+def contention(text: str) -> dict[str, float]:
+    """``prefill=GAMMA,decode=GAMMA``, one or both; the other keeps its default."""
+    return _pairs("--contention", text, {"prefill": "gamma_prefill", "decode": "gamma_decode"})
+
+
+def link(text: str) -> dict[str, Any]:
+    """A link's name, or ``bandwidth=BYTES_PER_S,latency=S`` (one or both)."""
+    if "=" not in text:
+        return {"kind": text}
+    return _pairs("--link", text, {"bandwidth": "bandwidth_bytes_per_s", "latency": "latency_s"})
+
+
+def groups(text: str) -> tuple[dict[str, Any], ...]:
+    """``8`` (colocated, unless --role says otherwise) or a mix such as ``2:prefill,6:decode``."""
+    found = []
+    for part in text.split(","):
+        count, _, role = part.strip().partition(":")
+        if not (count.isascii() and count.isdigit()):
+            raise ConfigError(f"--instances: {text!r} is not N or N:ROLE,N:ROLE, e.g. 8 or 2:prefill,6:decode")
+        found.append({"count": int(count), "role": role or "colocated"})
+    return tuple(found)
+
+
+def with_role(current: tuple[dict[str, Any], ...], role: str, instances: str | None) -> tuple[dict[str, Any], ...]:
+    """Give the one group of instances its role."""
+    if len(current) != 1 or ":" in (instances or ""):
+        raise ConfigError(f"--role {role}: the instances have their roles already; write --instances N --role {role}")
+    return ({**current[0], "role": role},)
+
+
+def _pairs(flag: str, text: str, keys: Mapping[str, str]) -> dict[str, float]:
+    form = ",".join(f"{key}=NUMBER" for key in keys)
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or key not in keys:
+            raise ConfigError(f"{flag}: {part!r} is not allowed; write {form}")
+        if keys[key] in found:
+            raise ConfigError(f"{flag}: {key} stands twice in {text!r}")
+        found[keys[key]] = _number(flag, value)
+    return found
+
+
+def _number(flag: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"{flag}: {text!r} is not a number") from None

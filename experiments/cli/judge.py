@@ -1,0 +1,121 @@
+"""``semiflow compare`` and ``semiflow capacity``: verdicts."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from experiments.cli.flags import takes_run_config
+from experiments.cli.progress import progress
+from experiments.config import ConfigError, RunConfig
+
+if TYPE_CHECKING:
+    from experiments.capacity import Capacity
+    from experiments.compare_config import CompareConfig
+
+GATE_FAILED = 1
+Processes = Annotated[int, typer.Option(help="Worker processes, 1 or 2.", min=1, max=2)]
+
+
+def compare(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Variants, workloads, rates, seeds, metrics.")],
+    baseline: Annotated[str | None, typer.Option(help="The variant that the others are compared with.")] = None,
+    gate: Annotated[bool, typer.Option("--gate", help="Exit with 1 if a variant regresses, for a CI.")] = False,
+    json_: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write verdicts and metrics here; - is stdout.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Finished cases and report.html; default: CONFIG's name.")
+    ] = None,
+    processes: Processes = 2,
+) -> None:
+    """Compare policies over workloads, rates and seeds, in pairs of equal seeds; a verdict with its confidence.
+
+    DIR keeps every finished case: an interrupted or extended comparison goes on where it was.
+    """
+    from experiments import compare as comparison
+    from experiments.report import write_report
+
+    wanted = _with_baseline(config, baseline)
+    folder = out if out is not None else Path(config.stem)
+    with progress("comparing") as report:
+        found = comparison.compare(wanted, folder, processes=processes, progress=report, source=str(config))
+    regressions = comparison.gate(found) if gate else []
+    page = folder / "report.html"
+    write_report(found, page)
+    if json_ is not None:
+        _write_json(json_, {**found.to_json(), "regressions": [asdict(judgement) for judgement in regressions]})
+    for judgement in found.judgements:
+        typer.echo(f"{judgement.verdict:<13} {comparison.describe(judgement)}", err=_is_stdout(json_))
+    typer.echo(f"report: {page}", err=_is_stdout(json_))
+    if regressions:
+        typer.echo(f"gate: {len(regressions)} regression(s)", err=True)
+        raise typer.Exit(GATE_FAILED)
+
+
+@takes_run_config
+def capacity(
+    config: RunConfig,
+    lowest: Annotated[float, typer.Option("--from", metavar="RPS", help="Lowest rate to try.")] = 0.5,
+    highest: Annotated[float, typer.Option("--to", metavar="RPS", help="Highest rate to try.")] = 1000.0,
+    target: Annotated[float, typer.Option(help="Share of requests that must attain the SLO.")] = 0.90,
+    tolerance: Annotated[float, typer.Option(help="Width of the final bracket, relative.", min=0.001, max=0.5)] = 0.02,
+    seeds: Annotated[int, typer.Option(help="Runs per rate, with seeds 0, 1, ...", min=1)] = 1,
+    processes: Processes = 1,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")] = False,
+) -> None:
+    """The highest Poisson rate at which the fleet still meets its SLO (bracketing, then bisection).
+
+    Example: semiflow capacity --trace bundled:sharegpt-like --instances 4 --max-requests 2000 --slo ttft=0.5,tpot=0.03
+    """
+    from experiments.capacity import find_capacity, seeded_sampler
+    from experiments.cases.simulated import Simulated
+
+    sample = seeded_sampler(config, Simulated(), seeds=range(seeds), processes=processes)
+    expected = math.ceil(math.log2(max(highest / lowest, 2)) + math.log2(1 / tolerance)) if lowest > 0 else 0
+    probes = count(1)
+    with progress("searching") as report:
+        found = find_capacity(
+            sample,
+            lowest=lowest,
+            highest=highest,
+            target=target,
+            tolerance=tolerance,
+            progress=lambda _: report(next(probes), expected) if report else None,
+        )
+    typer.echo(json.dumps(asdict(found), indent=2) if json_ else _as_text(found))
+
+
+def _with_baseline(path: Path, baseline: str | None) -> CompareConfig:
+    from experiments.compare_config import CompareConfig
+    from experiments.config_file import parse, read_mapping
+
+    content = read_mapping(path)
+    return parse(CompareConfig, content if baseline is None else {**content, "baseline": baseline}, source=str(path))
+
+
+def _is_stdout(file: Path | None) -> bool:
+    return file == Path("-")
+
+
+def _write_json(file: Path, content: dict[str, object]) -> None:
+    text = json.dumps(content, indent=2, allow_nan=False)
+    if _is_stdout(file):
+        typer.echo(text)
+        return
+    if not file.parent.is_dir():
+        raise ConfigError(f"--json: {file.parent}: no such folder")
+    file.write_text(text + "\n", encoding="utf-8")
+
+
+def _as_text(found: Capacity) -> str:
+    lines = [f"{'rate':>10}  {'attainment':>10}"]
+    lines += [f"{probe.offered_rps:>10.4g}  {probe.attainment:>10.4f}" for probe in found.probes]
+    answer = "none" if found.capacity_rps is None else f"{found.capacity_rps:.4g} requests/s"
+    return "\n".join([*lines, f"capacity at {found.target:g} attainment: {answer} ({found.status})", *found.caveats])

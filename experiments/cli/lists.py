@@ -1,0 +1,54 @@
+"""``semiflow policies``: what there is to choose from."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from experiments.config import ConfigError
+
+if TYPE_CHECKING:
+    from policies.registry import PolicyInfo
+
+_INDENT = 20
+KINDS = ("dispatch", "batch", "partition", "scaling", "prediction")
+
+
+def policies(
+    kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help=f"One of: {', '.join(KINDS)}.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")] = False,
+) -> None:
+    """List policies with their parameters: built-in ones, and those of installed packages."""
+    from dataclasses import asdict
+    from typing import cast
+
+    from policies.api import PolicyKind
+    from policies.registry import available
+
+    if kind is not None and kind not in KINDS:
+        raise ConfigError(f"{kind!r} is no kind of policy; allowed: {', '.join(KINDS)}")
+    found = available(cast("PolicyKind | None", kind))
+    typer.echo(json.dumps([asdict(info) for info in found], indent=2) if json_ else _as_text(found))
+
+
+def _as_text(found: list[PolicyInfo]) -> str:
+    lines: list[str] = []
+    for kind in dict.fromkeys(info.kind for info in found):
+        lines += ["", kind.upper()] if lines else [kind.upper()]
+        for info in (info for info in found if info.kind == kind):
+            where = "" if info.origin == "built in" else f" [{info.origin}]"
+            lines += _wrapped(f"  {info.name:<{_INDENT - 4}}  {info.summary}{where}", _INDENT)
+            for parameter in info.parameters:
+                text = f"{parameter.name}: {parameter.allowed()}. {parameter.doc}".rstrip()
+                lines += _wrapped(f"{'':<{_INDENT}}{text}", _INDENT + 4)
+    return "\n".join(lines)
+
+
+def _wrapped(text: str, indent: int) -> list[str]:
+    import shutil
+    import textwrap
+
+    width = max(shutil.get_terminal_size((100, 24)).columns, 60)
+    return textwrap.wrap(text, width, subsequent_indent=" " * indent, drop_whitespace=True)

@@ -1,0 +1,59 @@
+"""``semiflow bench`` and ``semiflow validate``: how fast, and how true."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+bench = typer.Typer(help="Measure semiflow itself.", no_args_is_help=True)
+validate = typer.Typer(help="Compare simulated runs with recorded real ones.", no_args_is_help=True)
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")]
+
+
+@bench.callback()
+def _bench() -> None:
+    """A callback keeps `simulator` a subcommand of its own."""
+
+
+@bench.command("simulator")
+def simulator(
+    quick: Annotated[bool, typer.Option("--quick", help="1,000 requests and no million: for a glance.")] = False,
+    json_: Json = False,
+) -> None:
+    """How fast the simulator is: requests per CPU second, cost against fleet size, memory, start-up."""
+    from experiments.bench import as_json, as_text, run_suite
+
+    figures = run_suite(quick, lambda step: print(f"measuring: {step}", file=sys.stderr))
+    typer.echo(json.dumps(as_json(figures), indent=2) if json_ else as_text(figures))
+
+
+@validate.callback()
+def _validate() -> None:
+    """A callback keeps `vllm-run` a subcommand of its own."""
+
+
+@validate.command("vllm-run")
+def vllm_run(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="requests.jsonl, meta.json, hardware profile.")],
+    json_: Json = False,
+) -> None:
+    """Simulate a recorded vLLM run from its requests, engine settings and hardware profile, and print the errors.
+
+    Nothing is fitted to the run. Times count from a request's queueing; percentiles are linear.
+    """
+    from experiments.validate import validate_vllm_run
+
+    found = validate_vllm_run(folder)
+    if json_:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    typer.echo(f"{'figure':<12} {'real':>10} {'simulated':>10} unit  error")
+    for row in found:
+        name = f"{row['metric']} {row['statistic']}"
+        typer.echo(
+            f"{name:<12} {row['real']:>10.4g} {row['simulated']:>10.4g} {row['unit']:<4} {row['relative_error']:+.2%}"
+        )

@@ -1,0 +1,60 @@
+"""``semiflow simulate``: one run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from experiments.cli.flags import takes_run_config
+from experiments.cli.progress import progress
+from experiments.config import RunConfig
+
+if TYPE_CHECKING:
+    from experiments.run import RunResult
+
+Out = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Keep the run here: configuration, manifest, events, metrics.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace DIR if it is not empty.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")]
+
+
+@takes_run_config
+def simulate(config: RunConfig, out: Out = None, force: Force = False, json_: Json = False) -> None:
+    """Simulate a fleet under a workload and print its metrics.
+
+    Example: semiflow simulate --trace bundled:sharegpt-like --instances 8 --dispatch least_loaded:metric=tokens
+    --batch chunked_prefill:chunk_tokens=512 --slo ttft=1.0,tpot=0.1 --rate 20 --max-requests 2000 --out runs/first
+    """
+    from experiments.run import execute
+
+    with _folder(out) as folder, progress("simulating") as report:
+        result = execute(config, folder, report, force=force)
+    typer.echo(json.dumps(_as_json(result, out), indent=2) if json_ else _as_text(result, out))
+
+
+@contextlib.contextmanager
+def _folder(out: Path | None) -> Iterator[Path]:
+    """Where the run goes; without --out a place that is gone afterwards."""
+    if out is not None:
+        yield out
+        return
+    with tempfile.TemporaryDirectory(prefix="semiflow-") as scratch:
+        yield Path(scratch) / "run"
+
+
+def _as_json(result: RunResult, out: Path | None) -> dict[str, Any]:
+    return {"folder": str(out) if out else None, "metrics": dict(result.metrics), "manifest": dict(result.manifest)}
+
+
+def _as_text(result: RunResult, out: Path | None) -> str:
+    width = max(map(len, result.metrics), default=0)
+    lines = [f"{name:<{width}}  {value:.6g}" for name, value in result.metrics.items()]
+    models = [f"cost model {name}: {provenance}" for name, provenance in result.manifest["cost_models"].items()]
+    return "\n".join([*lines, "", *models, f"run: {out}" if out else "not kept (no --out)"])

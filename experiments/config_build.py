@@ -1,0 +1,145 @@
+"""From a configuration to the things it names: the trace and the cluster. Here names are looked up and files read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from experiments.config import ConfigError, ContentionConfig, FleetConfig, LinkConfig, RunConfig, WorkloadConfig
+
+if TYPE_CHECKING:
+    from reference_impl.core.spec import ClusterSpec, InstanceSpec, Link
+    from reference_impl.latency.api import LatencyModel
+    from reference_impl.latency.contention import ContentionModel
+    from workloads.trace import Trace
+
+_RETIMING_STREAM = 1
+"""Second word of the re-timing generator's seed, so that its stream is its own."""
+
+
+def build_trace(workload: WorkloadConfig, seed: int) -> Trace:
+    """Open the trace and transform it in the order that :class:`WorkloadConfig` states."""
+    trace = _open(workload, seed)
+    if workload.window_s is not None:
+        trace = trace.window(*workload.window_s)
+    if workload.resample_block_s is not None:
+        trace = trace.resample_blocks(seed, workload.resample_block_s)
+    if workload.max_requests is not None:
+        trace = trace.head(workload.max_requests)
+    if workload.rate_scale is not None:
+        trace = trace.scale_rate(workload.rate_scale)
+    if workload.rate_rps is not None:
+        import numpy as np
+
+        trace = trace.retime_poisson(workload.rate_rps, np.random.default_rng((seed, _RETIMING_STREAM)))
+    if workload.max_total_tokens is not None:
+        trace = trace.clip_total_tokens(workload.max_total_tokens)
+    return trace
+
+
+def _open(workload: WorkloadConfig, seed: int) -> Trace:
+    if workload.synthetic is not None:
+        from workloads.synthetic import SyntheticSpec, synthesise
+
+        return synthesise(SyntheticSpec.from_mapping(workload.synthetic), seed)
+    from workloads.catalog import open_trace
+
+    return open_trace(_drawn(workload.trace, workload.max_requests, seed), invalid=workload.invalid)
+
+
+def _drawn(trace: str, requests: int | None, seed: int) -> str:
+    """``bundled:NAME`` with what its text leaves open; anything else as it is."""
+    if not trace.startswith("bundled:"):
+        return trace
+    kind, name, given = (*trace.split(":", 2), "")[:3]
+    added = {"requests": requests, "seed": seed}
+    left_open = [f"{key}={value}" for key, value in added.items() if value is not None and f"{key}=" not in given]
+    return f"{kind}:{name}:{','.join(filter(None, [given, *left_open]))}"
+
+
+def build_cluster(config: RunConfig) -> ClusterSpec:
+    """Policies, instances and their cost model. The policies' own seeds derive from ``config.seed`` in the host."""
+    from policies.registry import PolicySpec
+    from reference_impl.core.spec import ClusterSpec, Slo
+
+    policies, host = config.policies, config.host
+    return ClusterSpec(
+        instances=_instances(config),
+        dispatch=PolicySpec.parse(policies.dispatch, kind="dispatch").build(config.seed),
+        scaling=PolicySpec.parse(policies.scaling, kind="scaling").build(config.seed),
+        predictor=PolicySpec.parse(policies.predictor, kind="prediction").build(config.seed),
+        link=_link(config.link),
+        slo=Slo(config.slo.ttft_s, config.slo.tpot_s) if config.slo else None,
+        report_period_s=host.report_period_s,
+        report_delay_s=host.report_delay_s,
+        partition_switch_s=host.partition_switch_s,
+        seed=config.seed,
+    )
+
+
+def build_contention(given: ContentionConfig) -> ContentionModel:
+    """How the two lanes of a semi_pd instance slow each other."""
+    from reference_impl.latency.contention import ContentionModel
+
+    return ContentionModel(gamma_prefill=given.gamma_prefill, gamma_decode=given.gamma_decode)
+
+
+def _instances(config: RunConfig) -> tuple[InstanceSpec, ...]:
+    from policies.registry import PolicySpec
+    from reference_impl.core.spec import InstanceSpec
+    from reference_impl.latency import hardware, kv_pool_blocks, model
+
+    fleet = config.fleet
+    device, shape = hardware(fleet.hardware), model(fleet.model)
+    kv_blocks = fleet.kv_blocks or kv_pool_blocks(
+        device, shape, fleet.tp, block_tokens=fleet.block_tokens, memory_fraction=fleet.memory_fraction
+    )
+    latency = _latency(fleet)
+    batch = PolicySpec.parse(config.policies.batch, kind="batch")
+    partition = PolicySpec.parse(config.policies.partition, kind="partition")
+    contention = build_contention(config.contention)
+    return tuple(
+        InstanceSpec(
+            role=group.role,
+            latency=latency,
+            contention=contention,
+            kv_blocks=kv_blocks,
+            kv_bytes_per_token=shape.kv_bytes_per_token,
+            max_context_tokens=shape.max_context_tokens,
+            batch=batch,
+            partition=partition if group.role == "semi_pd" else None,
+            block_tokens=fleet.block_tokens,
+            max_sequences=fleet.max_sequences,
+            max_batch_tokens=fleet.max_batch_tokens,
+            prefix_caching=fleet.prefix_caching,
+            devices=fleet.tp,
+        )
+        for group in fleet.groups
+        for _ in range(group.count)
+    )
+
+
+def _latency(fleet: FleetConfig) -> LatencyModel:
+    """The measured profile if one is named, else the roofline."""
+    from reference_impl.latency import Profiled, hardware, model, profile, roofline
+
+    shape = model(fleet.model)
+    if fleet.hardware_profile is None:
+        return roofline(hardware(fleet.hardware), shape, tp=fleet.tp, backend=fleet.backend)
+    measured = profile(fleet.hardware_profile, fleet.tp)
+    if isinstance(measured, Profiled) and measured.model.kv_bytes_per_token != shape.kv_bytes_per_token:
+        raise ConfigError(
+            f"fleet.hardware_profile {fleet.hardware_profile} is of {measured.model.name}, but fleet.model is "
+            f"{shape.name}; set the model to {measured.model.name}"
+        )
+    return measured
+
+
+def _link(given: LinkConfig) -> Link:
+    from reference_impl.core.spec import Link
+    from reference_impl.latency.links import link
+
+    named = link(given.kind)
+    return Link(
+        bandwidth_bytes_per_s=given.bandwidth_bytes_per_s or named.bytes_per_s,
+        latency_s=named.latency_s if given.latency_s is None else given.latency_s,
+    )

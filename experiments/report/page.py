@@ -1,0 +1,148 @@
+"""Put facts and figures into the template."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.compare import Comparison
+from experiments.config_file import to_yaml
+from experiments.report import facts
+from experiments.report.axis import axis_of, telling_point
+from experiments.report.labels import metric_label
+from experiments.report.theme import palette
+
+_TEMPLATE = Path(__file__).with_name("page.html.jinja")
+_FAMILIES = ("ttft", "tpot", "e2e")
+
+
+@dataclass(frozen=True)
+class Note:
+    """A paragraph that a caller wants on the page, above the figures."""
+
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One drawing with what it shows."""
+
+    title: str
+    caption: str
+    svg: str
+
+
+def write_report(comparison: Comparison, path: Path, notes: tuple[Note, ...] = ()) -> None:
+    """Write the page, whole or not at all."""
+    page = render(comparison, notes)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(page, encoding="utf-8")
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def render(comparison: Comparison, notes: tuple[Note, ...] = ()) -> str:
+    """The page as text. Equal comparisons give equal pages."""
+    import jinja2
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    # Only the figures are markup; every name and text of a user's goes through escaping.
+    drawn = [{"title": f.title, "caption": f.caption, "svg": Markup(f.svg)} for f in _figures(comparison)]
+    return template.render(figures=drawn, notes=notes, **_content(comparison))
+
+
+def _content(comparison: Comparison) -> dict[str, Any]:
+    config = comparison.config
+    colours = palette(config)
+    rows = facts.verdict_rows(comparison, colours)
+    return {
+        "title": config.title,
+        "baseline": config.baseline_name,
+        "headline": facts.headline(comparison),
+        "variants": facts.variant_facts(comparison, colours),
+        "rows": rows,
+        "matrix": facts.verdict_matrix(comparison, rows),
+        "metric": metric_label(config.primary_metric),
+        "scope": _scope(comparison),
+        "cost_models": facts.cost_models(comparison),
+        "traces": facts.traces(comparison),
+        "definitions": _definitions(comparison),
+        "environment": facts.environment(comparison),
+        "configuration": to_yaml(config),
+        "confidence_pct": f"{100 * config.confidence:g}",
+        "cell": lambda judgement: facts.cell_text(comparison, judgement),
+    }
+
+
+def _scope(comparison: Comparison) -> list[tuple[str, str]]:
+    config = comparison.config
+    rates = ", ".join(f"{rate:g}" for rate in sorted(config.rates)) or "as configured"
+    unit = "requests/s, Poisson" if config.rate_key == "rate_rps" else "× recorded arrivals"
+    pairing = {
+        "blocks": f"block bootstrap of the trace, {config.pairing.length_s:g} s",
+        "windows": f"windows of the trace, {config.pairing.length_s:g} s",
+        "arrivals": "the run's own seed",
+    }
+    primary = config.metrics[config.primary_metric]
+    effect = f"{100 * primary.min_effect:g} %" if primary.relative else f"{primary.min_effect:g}"
+    return [
+        ("Policies", str(len(config.variants))),
+        ("Workloads", ", ".join(config.workloads)),
+        ("Rates", f"{rates} {unit}" if config.rates else rates),
+        ("Seeds", f"{len(config.seeds)} ({pairing[config.pairing.kind]})"),
+        ("SLO", facts.slo_text(comparison)),
+        ("Judged by", f"{metric_label(config.primary_metric)}; a difference under {effect} does not matter"),
+        ("Runs", str(len(comparison.outcomes))),
+    ]
+
+
+def _definitions(comparison: Comparison) -> dict[str, str]:
+    from reference_impl.metrics import definitions
+
+    known = definitions()
+    shown = [*comparison.config.metrics, *(f"{family}_{s}_ms" for family in _FAMILIES for s in ("p50", "p99"))]
+    wanted = dict.fromkeys([*shown, "attainment", "goodput_rps", "offered_rps", "kv_use_mean"])
+    return {key: known[key] for key in wanted if key in known}
+
+
+def _figures(comparison: Comparison) -> list[Figure]:
+    from experiments.report.details import course, distributions
+    from experiments.report.trends import differences, latencies, primary_metric
+
+    axis, point, config = axis_of(comparison), telling_point(comparison), comparison.config
+    metric, band = metric_label(config.primary_metric), f"{100 * config.confidence:g} % interval over seeds"
+    target = " The dashed line is the usual target of 0.90." if config.primary_metric.startswith("attainment") else ""
+    cell = facts.cell_text(comparison, point)
+    against = f" against {axis.label}" if axis.label else ""
+    found = [
+        (f"{metric}{against}", f"Mean and {band}.{target}", primary_metric(comparison, axis)),
+        (
+            f"Difference to {config.baseline_name}",
+            f"Paired by seed, mean and {band}. Within the grey band a difference does not matter in practice.",
+            differences(comparison, axis),
+        ),
+        (
+            f"Latency{against}",
+            "99th percentile with its interval, and dashed the median, of the requests that got that far; the grey line"
+            " is the SLO. Read it beside the attainment: requests that never got a token are not in it.",
+            latencies(comparison, axis),
+        ),
+        (
+            f"Distributions: {cell}",
+            "Where the policies differ most. All seeds pooled; requests that got that far; the grey line is the SLO.",
+            distributions(comparison, point),
+        ),
+        (f"One run over time: {cell}", f"Seed {config.seeds[0]}. Sums over the fleet.", course(comparison, point)),
+    ]
+    return [Figure(title, caption, svg) for title, caption, svg in found if svg is not None]

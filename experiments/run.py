@@ -1,0 +1,119 @@
+"""One run: a configuration in, a folder out (config, manifest, event log, metrics)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.config import RunConfig
+from experiments.config_build import build_cluster, build_contention, build_trace
+from experiments.config_file import to_yaml
+from experiments.manifest import environment, semiflow_version
+from experiments.run_folder import new_folder, write_json
+
+if TYPE_CHECKING:
+    from reference_impl.core.spec import ClusterSpec, Slo
+    from reference_impl.simulator import Summary
+    from workloads.trace import Trace
+
+EVENTS = "events.parquet"
+METRICS = "metrics.json"
+VLLM_BENCH = "vllm_bench.json"
+CONFIG = "config.yaml"
+MANIFEST = "manifest.json"
+Progress = Callable[[int, int], None]
+"""Called now and then with (requests done, requests in all)."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What came of a run; the folder holds the same and the event log."""
+
+    folder: Path
+    summary: Summary
+    metrics: Mapping[str, float]
+    manifest: Mapping[str, Any]
+
+
+def execute(config: RunConfig, out: Path, progress: Progress | None = None, *, force: bool = False) -> RunResult:
+    """Simulate ``config`` into the folder ``out``, which appears complete or not at all.
+
+    Raises ConfigError if ``out`` is taken (unless ``force``), TraceError, UnknownPolicy, ParameterError or
+    ProfileError for what the configuration names, PolicyError for a decision that the host cannot follow.
+    """
+    with new_folder(out, force) as folder:
+        started = time.perf_counter(), time.process_time()
+        trace, cluster = build_trace(config.workload, config.seed), build_cluster(config)
+        summary = simulate_to(folder / EVENTS, config, cluster, trace, progress)
+        spent = {"wall_s": time.perf_counter() - started[0], "cpu_s": time.process_time() - started[1]}
+        metrics = _write_metrics(folder, cluster.slo)
+        manifest = {
+            **environment(),
+            "seed": config.seed,
+            **spent,
+            **_provenance(config, cluster, trace),
+            "outcome": asdict(summary),
+        }
+        (folder / CONFIG).write_text(to_yaml(config), encoding="utf-8")
+        write_json(folder / MANIFEST, manifest)
+    return RunResult(out, summary, metrics, manifest)
+
+
+def simulate_to(
+    events: Path, config: RunConfig, cluster: ClusterSpec, trace: Trace, progress: Progress | None = None
+) -> Summary:
+    """Simulate ``cluster``, built from ``config``, under ``trace``; the event log ``events`` is written atomically."""
+    from reference_impl.events import EventLog
+    from reference_impl.simulator import simulate
+
+    total = len(trace)
+    report = None if progress is None else lambda done: progress(done, total)
+    with EventLog(events, log_metadata(config, cluster, trace)) as log:
+        return simulate(cluster, trace, log, progress=report)
+
+
+def log_metadata(config: RunConfig, cluster: ClusterSpec, trace: Trace) -> dict[str, Any]:
+    """The event log's own account of what it records, so that it can be read without its folder."""
+    return {
+        "schema_version": 1,
+        "version": semiflow_version(),
+        "trace": {"name": trace.name, "requests": len(trace), "metadata": dict(trace.metadata)},
+        "seed": config.seed,
+        "model": config.fleet.model,
+        "slo": config.slo.model_dump() if config.slo else None,
+        "offered_rps": trace.mean_rate_rps,
+        "instances": [
+            {
+                "id": number,
+                "role": instance.role,
+                "kv_blocks": instance.kv_blocks,
+                "block_tokens": instance.block_tokens,
+                "max_sequences": instance.max_sequences,
+                "devices": instance.devices,
+                "latency": instance.latency.name,
+                "provenance": instance.latency.provenance,
+            }
+            for number, instance in enumerate(cluster.instances)
+        ],
+        "policies": config.policies.model_dump(),
+    }
+
+
+def _write_metrics(folder: Path, slo: Slo | None) -> Mapping[str, float]:
+    from reference_impl.metrics import read, summarise, vllm_bench_json
+
+    run = read(folder / EVENTS)
+    metrics = summarise(run, slo)
+    write_json(folder / METRICS, metrics)
+    write_json(folder / VLLM_BENCH, vllm_bench_json(run))
+    return metrics
+
+
+def _provenance(config: RunConfig, cluster: ClusterSpec, trace: Trace) -> dict[str, Any]:
+    models = {instance.latency.name: instance.latency.provenance for instance in cluster.instances}
+    if any(instance.role == "semi_pd" for instance in cluster.instances):
+        models["lanes that share a device"] = build_contention(config.contention).provenance
+    return {"trace": {"name": trace.name, **trace.metadata}, "cost_models": models}

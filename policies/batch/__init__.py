@@ -1,0 +1,1 @@
+"""What one lane computes in its next iteration: one policy, one file."""

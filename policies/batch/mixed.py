@@ -1,0 +1,69 @@
+"""An iteration of all decodes and some prompt tokens: what unified_budget and chunked_prefill are made of.
+
+A prompt is admitted only if the blocks of all of it can be had now, those that prefills under way still need set
+aside: so prefills never block each other. Blocks for the decodes of this iteration come before either.
+"""
+
+from __future__ import annotations
+
+from policies.api import DECODE_ALL, BatchPlan, Chunk, LaneView
+
+
+def mixed(lane: LaneView, tokens: int, longest_chunk: int, *, preempt_stuck: bool = False) -> BatchPlan:
+    """All decodes, and up to ``tokens`` prompt tokens: prefills under way first, then new ones, first come first.
+
+    No chunk is longer than ``longest_chunk``. If decodes have taken the blocks that a prefill under way needs, it
+    waits, or (``preempt_stuck``) the latest prefill is preempted.
+    """
+    blocks = lane.free_blocks - lane.decode_blocks
+    if tokens <= 0 or blocks < 0:
+        return DECODE_ALL
+    chunks: list[Chunk] = []
+    reserved = 0
+    for sequence in lane.prefilling:
+        left = lane.uncomputed_tokens(sequence)
+        size = min(left, tokens, longest_chunk)
+        need = lane.blocks_needed(sequence, size)
+        if need > blocks:
+            return _stuck(lane, chunks, preempt_stuck)
+        chunks.append(Chunk(sequence.request_id, size))
+        tokens -= size
+        if not tokens:
+            return BatchPlan(tuple(chunks), holds=len(chunks) == 1)
+        blocks -= need
+        if size < left:
+            reserved += lane.blocks_needed(sequence, left) - need
+    under_way = len(chunks)
+    tokens = _admit(lane, chunks, tokens, longest_chunk, blocks - reserved)
+    if not chunks:
+        return DECODE_ALL
+    # With tokens to spare, a prompt that waits may come to fit when its prefix gets cached: no promise then.
+    settled = not tokens or len(chunks) - under_way == len(lane.waiting)
+    return BatchPlan(tuple(chunks), holds=settled and len(chunks) == 1)
+
+
+def _admit(lane: LaneView, chunks: list[Chunk], tokens: int, longest_chunk: int, blocks: int) -> int:
+    """Add chunks of waiting prompts while tokens, blocks and the admission limit last; returns the tokens left."""
+    sequences = lane.max_sequences - lane.running_sequences
+    if sequences <= 0:
+        return tokens
+    for sequence in lane.waiting:
+        left = lane.uncomputed_tokens(sequence)
+        blocks -= lane.blocks_needed(sequence, left)
+        if blocks < 0:
+            break
+        size = min(left, tokens, longest_chunk)
+        chunks.append(Chunk(sequence.request_id, size))
+        tokens -= size
+        sequences -= 1
+        if not tokens or not sequences:
+            break
+    return tokens
+
+
+def _stuck(lane: LaneView, chunks: list[Chunk], preempt: bool) -> BatchPlan:
+    """The next prefill under way finds no blocks: nobody is admitted."""
+    if not preempt:
+        return BatchPlan(tuple(chunks)) if chunks else DECODE_ALL
+    *_, latest = lane.prefilling
+    return BatchPlan(tuple(chunks), preempt=(latest.request_id,), reason="no free KV block")

@@ -1,0 +1,1 @@
+"""Contract suites and fake views behind `policies.testing`."""

@@ -1,0 +1,1 @@
+"""How many instances of each role there are: one policy, one file."""

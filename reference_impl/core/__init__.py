@@ -1,0 +1,1 @@
+"""Serving state shared by both hosts: sequences, KV blocks, prefix index, instances. Has no clock."""

@@ -1,0 +1,98 @@
+"""What a host runs: instances, policies, targets. Frozen, built once, free of any clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+from policies.api import DispatchPolicy, LaneKind, LengthPredictor, Role, ScalingPolicy
+from reference_impl.latency.api import LatencyModel
+
+PolicyFactory = Callable[[int], Any]
+"""Seed -> a new policy object; ``policies.registry.PolicySpec`` is one."""
+
+
+class Contention(Protocol):
+    """How fast a lane progresses beside the other lane of its instance."""
+
+    def rate(self, lane: LaneKind, own_pct: int, other_pct: int, other_busy: bool) -> float:
+        """Progress per second in (0, 1]; 1 is the whole device, alone."""
+        ...
+
+
+@dataclass(frozen=True)
+class Slo:
+    """Service-level objective of a request; None: not judged."""
+
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("ttft_s", self.ttft_s), ("tpot_s", self.tpot_s)):
+            if value is not None and not value > 0:
+                raise ValueError(f"SLO {name} is {value}; allowed: a positive number of seconds, or none")
+
+
+@dataclass(frozen=True)
+class Link:
+    """The way KV takes from a prefill to a decode instance; one hand-over at a time per sending instance."""
+
+    bandwidth_bytes_per_s: float
+    latency_s: float = 0.0
+
+    def transfer_s(self, size_bytes: float) -> float:
+        """Duration of moving ``size_bytes``."""
+        return self.latency_s + size_bytes / self.bandwidth_bytes_per_s
+
+
+@dataclass(frozen=True)
+class InstanceSpec:
+    """One serving instance (DeepFlow's task executor)."""
+
+    role: Role
+    latency: LatencyModel
+    contention: Contention
+    kv_blocks: int
+    kv_bytes_per_token: float
+    max_context_tokens: int
+    batch: PolicyFactory
+    partition: PolicyFactory | None = None
+    block_tokens: int = 16
+    max_sequences: int = 256
+    max_batch_tokens: int = 8192
+    prefix_caching: bool = True
+    devices: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("kv_blocks", "block_tokens", "max_sequences", "max_batch_tokens", "max_context_tokens"):
+            value = getattr(self, name)
+            if value < 1:
+                raise ValueError(f"{name} is {value}; allowed: 1 or more")
+        if self.role == "semi_pd" and self.partition is None:
+            raise ValueError("a semi_pd instance needs a partition policy (for instance none or semi_pd)")
+
+    @cached_property
+    def max_request_tokens(self) -> int:
+        """The largest request (prompt and output) that can ever run here; the KV of its last token is never written."""
+        return min(self.max_context_tokens, self.kv_blocks * self.block_tokens + 1)
+
+
+@dataclass(frozen=True)
+class ClusterSpec:
+    """A deployment: what the simulator and ``serve`` both run."""
+
+    instances: tuple[InstanceSpec, ...]
+    dispatch: DispatchPolicy
+    scaling: ScalingPolicy
+    link: Link
+    predictor: LengthPredictor | None = None
+    slo: Slo | None = None
+    report_period_s: float | None = None
+    """Seconds between two reports of an instance; None: it reports whenever its queue or batch changes."""
+    report_delay_s: float = 0.0
+    """Age of a report when a job executor first sees it."""
+    partition_switch_s: float = 0.0
+    """Time from a partition decision to the new shares (semi-PD's delayed switch: the old ones stay in force)."""
+    seed: int = 0

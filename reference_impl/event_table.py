@@ -1,0 +1,84 @@
+"""Rows of several kinds as one Arrow table.
+
+Columns are handed over as buffers: pyarrow's own conversions from numpy and lists import pandas where it is installed,
+which takes longer than a small simulation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+Gathered = Mapping[str, Mapping[str, Sequence[NDArray[Any]]]]
+"""Kind -> column name -> parts, one after the other."""
+Places = Mapping[str, NDArray[np.int64]]
+_NUMPY: dict[pa.DataType, type[np.generic]] = {
+    pa.float64(): np.float64,
+    pa.int32(): np.int32,
+    pa.string(): np.int32,  # codes into the log's texts
+}
+
+
+def column(cells: Sequence[Any], type_: pa.DataType, texts: dict[str, int]) -> NDArray[Any]:
+    """Cells of one kind and field as numbers; a text becomes its place in ``texts`` (which grows), None -1."""
+    if type_ == pa.string():
+        cells = [-1 if text is None else texts.setdefault(text, len(texts)) for text in cells]
+    return np.array(cells, _NUMPY[type_])
+
+
+def interleaved(gathered: Gathered, texts: list[str], schema: pa.Schema) -> pa.Table:
+    """One table of the columns of several kinds, its rows ordered by ``time_s`` and, within a moment, by kind.
+
+    A column that a kind lacks is null there.
+    """
+    blocks = {
+        kind: {name: np.concatenate(parts) for name, parts in columns.items()} for kind, columns in gathered.items()
+    }
+    times_s = np.concatenate([columns["time_s"] for columns in blocks.values()])
+    places = np.empty(len(times_s), np.int64)
+    places[np.argsort(times_s, kind="stable")] = np.arange(len(times_s))
+    where: dict[str, NDArray[np.int64]] = {}
+    start = 0
+    for kind, columns in blocks.items():
+        where[kind] = places[start : start + len(columns["time_s"])]
+        start += len(columns["time_s"])
+    arrays = [_array(field, blocks, where, texts, len(times_s)) for field in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _array(
+    field: pa.Field, blocks: Mapping[str, Mapping[str, NDArray[Any]]], where: Places, texts: list[str], count: int
+) -> pa.Array:
+    if field.name == "kind":
+        codes = np.empty(count, np.int32)
+        for code, places in enumerate(where.values()):
+            codes[places] = code
+        return _texts(codes, list(where))
+    is_text = field.type == pa.string()
+    values = np.full(count, -1 if is_text else 0, _NUMPY[field.type])
+    present = np.zeros(count, np.bool_)
+    for kind, columns in blocks.items():
+        if field.name in columns:
+            values[where[kind]] = columns[field.name]
+            present[where[kind]] = True
+    if is_text:
+        return _texts(values, texts)
+    return pa.Array.from_buffers(field.type, count, [_bitmap(present), pa.py_buffer(values)])
+
+
+def _texts(codes: NDArray[np.int32], texts: list[str]) -> pa.Array:
+    """The texts that ``codes`` index; null where a code is negative."""
+    encoded = [text.encode() for text in texts]
+    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
+    known = pa.StringArray.from_buffers(len(texts), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded)))
+    indices = pa.Array.from_buffers(pa.int32(), len(codes), [_bitmap(codes >= 0), pa.py_buffer(codes)])
+    return pa.DictionaryArray.from_arrays(indices, known).dictionary_decode()
+
+
+def _bitmap(present: NDArray[np.bool_]) -> pa.Buffer | None:
+    """Arrow's validity bits; None where nothing is missing."""
+    return None if present.all() else pa.py_buffer(np.packbits(present, bitorder="little"))

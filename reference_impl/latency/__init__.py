@@ -1,0 +1,48 @@
+"""How long an iteration takes: hardware and model descriptions, cost models, contention, links."""
+
+from reference_impl.latency.api import LatencyModel, Piece, Work
+from reference_impl.latency.backends import BACKENDS
+from reference_impl.latency.contention import ContentionModel
+from reference_impl.latency.devices import HARDWARE, Hardware, hardware
+from reference_impl.latency.errors import ProfileError
+from reference_impl.latency.estimate import ModelEstimate
+from reference_impl.latency.hf_config import model
+from reference_impl.latency.linear import DecodeFit, Linear, constant, distserve
+from reference_impl.latency.links import LINKS, LinkKind, link
+from reference_impl.latency.llmservingsim import read_profile
+from reference_impl.latency.memory import kv_pool_blocks
+from reference_impl.latency.profile import profile
+from reference_impl.latency.profiled import Profiled
+from reference_impl.latency.roofline import Roofline, roofline
+from reference_impl.latency.shapes import MODELS, ModelShape
+from reference_impl.latency.table import Table
+
+__all__ = [
+    "BACKENDS",
+    "HARDWARE",
+    "LINKS",
+    "MODELS",
+    "ContentionModel",
+    "DecodeFit",
+    "Hardware",
+    "LatencyModel",
+    "Linear",
+    "LinkKind",
+    "ModelEstimate",
+    "ModelShape",
+    "Piece",
+    "ProfileError",
+    "Profiled",
+    "Roofline",
+    "Table",
+    "Work",
+    "constant",
+    "distserve",
+    "hardware",
+    "kv_pool_blocks",
+    "link",
+    "model",
+    "profile",
+    "read_profile",
+    "roofline",
+]

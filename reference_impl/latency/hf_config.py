@@ -1,0 +1,98 @@
+"""Find a model by name, or read its shape from a Hugging Face ``config.json``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from reference_impl.latency.errors import ProfileError
+from reference_impl.latency.shapes import MODELS, ModelShape
+
+_SUPPORTED = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+_SUFFIXES = ("-hf", "-instruct", "-chat", "-base")
+
+
+def model(name_or_hf_config_path: str | Path) -> ModelShape:
+    """The named model (any case; ``meta-llama/Llama-3.1-8B-Instruct`` is found as ``llama-3.1-8b``), or one read
+    from a ``config.json`` or the folder that holds it.
+
+    Raises :class:`ProfileError` for an unknown name, a missing key or an architecture that is not modelled.
+    """
+    text = str(name_or_hf_config_path)
+    path = Path(text)
+    if path.is_dir() and (path / "config.json").exists():
+        path = path / "config.json"
+    if path.is_file():
+        return _read(path)
+    if text.lower().endswith(".json"):
+        raise ProfileError(f"model file {text} does not exist")
+    found = MODELS.get(_plain(text))
+    if found is None:
+        raise ProfileError(
+            f"unknown model {text!r}; choose one of {', '.join(MODELS)}, or give the path of a Hugging Face config.json"
+        )
+    return found
+
+
+def _plain(name: str) -> str:
+    plain = name.replace("\\", "/").rstrip("/").split("/")[-1].lower().replace("_", "-").replace("meta-llama", "llama")
+    while plain.endswith(_SUFFIXES):
+        plain = plain[: plain.rindex("-")]
+    return plain
+
+
+def _read(path: Path) -> ModelShape:
+    try:
+        config: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ProfileError(f"cannot read model file {path}: {error}") from error
+    if not isinstance(config, dict):
+        raise ProfileError(f"{path} must hold a JSON object, not {type(config).__name__}")
+    _refuse_unmodelled(path, config)
+    hidden, heads = _number(path, config, "hidden_size"), _number(path, config, "num_attention_heads")
+    kv_heads = _number(path, config, "num_key_value_heads") if config.get("num_key_value_heads") else heads
+    return ModelShape(
+        name=_name(path, config),
+        layers=_number(path, config, "num_hidden_layers"),
+        hidden=hidden,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=_number(path, config, "head_dim") if config.get("head_dim") else hidden // heads,
+        intermediate=_number(path, config, "intermediate_size"),
+        vocab=_number(path, config, "vocab_size"),
+        max_context_tokens=_number(path, config, "max_position_embeddings"),
+        tied_embeddings=bool(config.get("tie_word_embeddings", False)),
+        source=str(path),
+    )
+
+
+def _refuse_unmodelled(path: Path, config: dict[str, Any]) -> None:
+    """Say what is not modelled instead of costing it wrongly."""
+    architectures = config.get("architectures") or []
+    if not isinstance(architectures, list) or not architectures:
+        raise ProfileError(f"{path}: key 'architectures' is missing or empty; supported: {', '.join(_SUPPORTED)}")
+    if architectures[0] not in _SUPPORTED:
+        raise ProfileError(
+            f"{path}: architecture {architectures[0]!r} is not modelled (dense decoders with plain attention only); "
+            f"supported: {', '.join(_SUPPORTED)}"
+        )
+    if config.get("quantization_config"):
+        raise ProfileError(f"{path}: quantization_config is set; only bf16 and fp16 weights are modelled")
+    window = config.get("sliding_window")
+    if window and config.get("use_sliding_window", True) and window < config.get("max_position_embeddings", 0):
+        raise ProfileError(f"{path}: sliding_window={window} is not modelled; set it to null to cost full attention")
+
+
+def _number(path: Path, config: dict[str, Any], key: str) -> int:
+    value = config.get(key)
+    if value is None:
+        raise ProfileError(f"{path}: key {key!r} is missing")
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ProfileError(f"{path}: {key} is {value!r}; it must be a positive integer")
+    return value
+
+
+def _name(path: Path, config: dict[str, Any]) -> str:
+    named = config.get("_name_or_path")
+    return str(named) if named else path.resolve().parent.name

@@ -1,0 +1,117 @@
+"""Cost models that are linear in totals: DistServe's fits, and constant service for queueing theory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from reference_impl.latency.api import Piece, Work
+from reference_impl.latency.errors import ProfileError
+
+_ENDLESS = 1 << 40
+
+
+@dataclass(frozen=True)
+class DecodeFit:
+    """``base + per_context x context tokens + per_sequence x decodes``, for batches below ``below`` decodes."""
+
+    base_s: float
+    per_context_token_s: float = 0.0
+    per_sequence_s: float = 0.0
+    below: int | None = None
+    """None: every batch that no earlier fit took."""
+
+    def seconds(self, decodes: int, context: int) -> float:
+        return self.base_s + self.per_context_token_s * context + self.per_sequence_s * decodes
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Prefill ``base + per_token x n + per_square x ((c + n)^2 - c^2)``, summed over chunks of n tokens after c.
+
+    Decodes: the first of the fits that takes the batch. An iteration with both takes both, less the smaller of the
+    two bases (one pass over the weights serves both).
+    """
+
+    prefill_base_s: float
+    prefill_token_s: float
+    prefill_square_s: float
+    decode_fits: tuple[DecodeFit, ...]
+    name: str = "linear"
+    provenance: str = "coefficients given; uncalibrated"
+    needs_spread: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not self.decode_fits or self.decode_fits[-1].below is not None:
+            raise ProfileError(f"{self.name}: the last decode fit must have below=None, so that it takes every batch")
+        figures = [self.prefill_base_s, self.prefill_token_s, self.prefill_square_s]
+        for fit in self.decode_fits:
+            figures += [fit.base_s, fit.per_context_token_s, fit.per_sequence_s]
+            if not fit.base_s + fit.per_sequence_s > 0:
+                raise ProfileError(f"{self.name}: a decode iteration would take no time; give base_s or per_sequence_s")
+        if min(figures) < 0 or not self.prefill_base_s + self.prefill_token_s > 0:
+            raise ProfileError(f"{self.name}: coefficients must be 0 or more, and a prefill must take time")
+
+    def iteration_s(self, work: Work) -> float:
+        """Seconds of one iteration."""
+        chunks, decodes, context, _, _ = work
+        total = 0.0
+        fit = self._fit(decodes) if decodes else None
+        if fit is not None:
+            total = fit.seconds(decodes, context)
+        if chunks:
+            total += self.prefill_base_s - (min(fit.base_s, self.prefill_base_s) if fit is not None else 0.0)
+            for new, computed in chunks:
+                total += self.prefill_token_s * new + self.prefill_square_s * new * (new + 2 * computed)
+        return total
+
+    def piece(self, work: Work) -> Piece:
+        """Linear without end."""
+        chunks, decodes, _, _, _ = work
+        growth = self._fit(decodes).per_context_token_s * decodes if decodes else 0.0
+        for new, _ in chunks:
+            growth += 2.0 * self.prefill_square_s * new * new
+        return Piece(self.iteration_s(work), growth, _ENDLESS)
+
+    def _fit(self, decodes: int) -> DecodeFit:
+        for fit in self.decode_fits:
+            if fit.below is None or decodes < fit.below:
+                return fit
+        raise AssertionError("the last fit takes every batch")
+
+
+def constant(prefill_s: float, decode_s: float) -> Linear:
+    """Every prefill iteration takes ``prefill_s``, every decode iteration ``decode_s``, whatever is in it."""
+    fits = (DecodeFit(decode_s),)
+    return Linear(prefill_s, 0.0, 0.0, fits, name="constant", provenance="constant by definition; uncalibrated")
+
+
+def distserve(path: str | Path, model: str, tp: int = 1) -> Linear:
+    """DistServe's fit for ``model`` (such as ``facebook/opt-13b``) at degree ``tp`` from its profile JSON.
+
+    Raises :class:`ProfileError` naming the missing model, degree or key.
+    """
+    try:
+        data: Any = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ProfileError(f"cannot read {path}: {error}") from error
+    if model not in data:
+        raise ProfileError(f"{path} has no model {model!r}; it has {', '.join(data)}")
+    if str(tp) not in data[model]:
+        raise ProfileError(f"{path} has no degree {tp} for {model}; it has {', '.join(data[model])}")
+    fits = data[model][str(tp)]
+    try:
+        base, token, square = (1e-3 * float(figure) for figure in fits["prefill"])
+        below = int(fits["decoding_large_small_bs_threshold"])
+        decodes = (_decode_fit(fits["decoding_smallbs"], below), _decode_fit(fits["decoding_largebs"], None))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ProfileError(f"{path}: {model}, degree {tp}: {error} is missing or no list of numbers") from error
+    provenance = f"DistServe's fit for {model} at tensor parallelism {tp} on A100-80G; error not published"
+    return Linear(base, token, square, decodes, f"distserve({model}, tp={tp})", provenance)
+
+
+def _decode_fit(milliseconds: list[float], below: int | None) -> DecodeFit:
+    base, context, sequence = (1e-3 * float(figure) for figure in milliseconds)
+    return DecodeFit(base, context, sequence, below)

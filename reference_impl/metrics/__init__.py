@@ -1,0 +1,26 @@
+"""Event log in, figures out: the only definitions of TTFT, TPOT, ITL, E2E, attainment and goodput."""
+
+from reference_impl.metrics.definitions import definitions
+from reference_impl.metrics.log import EventLogError, RunLog, read
+from reference_impl.metrics.requests import RequestTable, per_request
+from reference_impl.metrics.summary import summarise
+from reference_impl.metrics.timeline import Timeline, timeline
+from reference_impl.metrics.tokens import TokenLog, itl, rebuild, token_times
+from reference_impl.metrics.vllm import vllm_bench_json
+
+__all__ = [
+    "EventLogError",
+    "RequestTable",
+    "RunLog",
+    "Timeline",
+    "TokenLog",
+    "definitions",
+    "itl",
+    "per_request",
+    "read",
+    "rebuild",
+    "summarise",
+    "timeline",
+    "token_times",
+    "vllm_bench_json",
+]

@@ -1,0 +1,86 @@
+"""What each figure means: population, window, warm-up rule, clock.
+
+Unless a definition says otherwise: the clock is the host's (virtual in the simulator), read at the front door; the
+window is the makespan, from the first arrival to the last finish or rejection; nothing is trimmed for warm-up;
+percentiles interpolate linearly between ranks. A figure that cannot be computed is absent, never zero.
+
+========================= ============================ ==================================================
+figures                   population                   value
+========================= ============================ ==================================================
+``ttft_*_ms``             arrived, got a first token   first token - arrival
+``tpot_*_ms``             finished, 2 or more tokens   (last token - first token) / (tokens - 1)
+``itl_*_ms``              tokens of finished requests  every gap between two tokens of a request, pooled
+``e2e_*_ms``              finished                     last token - arrival
+``attainment*``           all arrived                  share that met the targets
+``goodput_rps``           all arrived                  requests that met every target, per second
+``..._trimmed``           as above, less the warm-up   as above; window from the first request kept
+========================= ============================ ==================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+STATISTICS: Mapping[str, str] = {
+    "mean": "Mean",
+    "p50": "Median",
+    "p90": "90th percentile",
+    "p95": "95th percentile",
+    "p99": "99th percentile",
+}
+PERCENTILES: Mapping[str, float] = {"p50": 50, "p90": 90, "p95": 95, "p99": 99}
+_LATENCIES: Mapping[str, str] = {
+    "ttft": "time to first token: first token minus arrival at the front door, over arrived requests that got one",
+    "tpot": "time per output token: (last token - first token) / (tokens - 1), over finished requests with 2 or more"
+    " output tokens",
+    "itl": "inter-token latency: every gap between consecutive tokens of a request, pooled over all finished requests"
+    " (preemptions and hand-overs show up as long gaps)",
+    "e2e": "end-to-end latency: last token minus arrival at the front door, over finished requests",
+}
+_MISSES = "rejected, failed and unfinished requests are misses"
+_SINGLES: Mapping[str, str] = {
+    "arrived": "Requests that arrived at the front door.",
+    "completed": "Requests that produced their last token.",
+    "rejected": "Requests refused or failed for good.",
+    "unfinished": "Requests neither finished nor rejected when the log ends.",
+    "makespan_s": "Window: from the first arrival to the last finish or rejection.",
+    "offered_rps": "Arrival rate that the run was offered: the host's own statement, or else arrived requests per"
+    " second of the span of arrivals.",
+    "throughput_rps": "Finished requests per second of makespan.",
+    "output_tokens_per_s": "Output tokens of finished requests per second of makespan.",
+    "total_tokens_per_s": "Prompt and output tokens of finished requests per second of makespan.",
+    "attainment": f"SLO attainment: share of all arrived requests that met every target; {_MISSES}; a request with"
+    " one output token has no TPOT and is judged on TTFT alone.",
+    "attainment_ttft": f"Share of all arrived requests that finished and met the TTFT target; {_MISSES}.",
+    "attainment_tpot": f"Share of all arrived requests that finished and met the TPOT target (or had one output"
+    f" token); {_MISSES}.",
+    "goodput_rps": "Requests that met every target per second of makespan.",
+    "goodput_per_device_rps": "Goodput over the devices (GPUs) of the fleet.",
+    "preemptions": "Times that a running request was dropped from its instance to be recomputed.",
+    "kv_use_mean": "KV blocks in use, of all pools: mean over the makespan. Sampled at the end of each run of"
+    " iterations and held back to the run before; time in which an instance computes nothing counts as 0.",
+    "kv_use_peak": "Largest share of one instance's KV blocks in use at the end of any run of iterations.",
+    "prefix_hit_ratio": "Prompt tokens found in the prefix cache over prompt tokens, at each request's first"
+    " admission.",
+    "lane_utilisation": "Share of the makespan that a lane computed, mean over all lanes of the fleet.",
+    "lane_utilisation_mixed": "Lane utilisation of the lanes that mix prefill and decode.",
+    "lane_utilisation_prefill": "Lane utilisation of the prefill lanes.",
+    "lane_utilisation_decode": "Lane utilisation of the decode lanes.",
+    "warmup_requests": "Requests dropped from the front of every figure that ends in _trimmed: the fleet's"
+    " concurrency limit where the log states it, at least 128.",
+}
+_TRIMMED = ("attainment", "goodput_rps", "goodput_per_device_rps")
+
+
+def definitions() -> dict[str, str]:
+    """Meaning of every key that ``summarise`` may return."""
+    latencies = {
+        f"{family}_{statistic}_ms": f"{word} {text}."
+        for family, text in _LATENCIES.items()
+        for statistic, word in STATISTICS.items()
+    }
+    trimmed = {
+        f"{key}_trimmed": f"{text} The first warmup_requests arrivals are left out; the window starts at the next one."
+        for key, text in {**latencies, **{key: _SINGLES[key] for key in _TRIMMED}}.items()
+    }
+    return {**_SINGLES, **latencies, **trimmed}

@@ -1,0 +1,65 @@
+"""How the hardware was used: KV pools, lanes, the prefix cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from reference_impl.metrics.log import LANES, Floats, Ints, RunLog
+from reference_impl.metrics.requests import RequestTable
+
+_LANES_OF_ROLE: Mapping[str, tuple[str, ...]] = {
+    "colocated": ("mixed",),
+    "prefill": ("prefill",),
+    "decode": ("decode",),
+    "semi_pd": ("prefill", "decode"),
+}
+
+
+def lane_utilisation(run: RunLog) -> dict[str, float]:
+    """Busy share of the makespan, over all lanes (``lane_utilisation``) and by kind of lane."""
+    if not run.instances or not run.makespan_s > 0:
+        return {}
+    lanes = [lane for instance in run.instances for lane in _LANES_OF_ROLE.get(instance["role"], ())]
+    runs = run.rows["run"]
+    busy_s = np.bincount(runs.ints("lane"), runs.floats("time_s") - runs.floats("start_s"), minlength=len(LANES))
+    found = {
+        f"lane_utilisation_{lane}": float(busy_s[LANES.index(lane)]) / (lanes.count(lane) * run.makespan_s)
+        for lane in sorted(set(lanes))
+    }
+    total = float(busy_s.sum()) / (len(lanes) * run.makespan_s) if lanes else None
+    return found if total is None else {"lane_utilisation": total, **found}
+
+
+def kv_use(run: RunLog) -> dict[str, float]:
+    """Mean and peak share of the KV blocks in use; nothing where the log does not say how large the pools are."""
+    pools = {int(instance["id"]): int(instance["kv_blocks"]) for instance in run.instances if "kv_blocks" in instance}
+    runs = run.rows["run"]
+    blocks = runs.ints("kv_blocks")
+    if not pools or not len(runs) or (blocks < 0).any() or not run.makespan_s > 0:
+        return {}
+    peak, block_seconds = 0.0, 0.0
+    for number, pool in pools.items():
+        here = np.flatnonzero(runs.ints("instance") == number)
+        begin_s, end_s, held = steps(runs.floats("start_s")[here], runs.floats("time_s")[here], blocks[here])
+        peak = max(peak, float(held.max(initial=0)) / pool)
+        block_seconds += float(np.sum(held * (end_s - begin_s)))
+    return {"kv_use_mean": block_seconds / (sum(pools.values()) * run.makespan_s), "kv_use_peak": peak}
+
+
+def steps(start_s: Floats, end_s: Floats, value: Ints) -> tuple[Floats, Floats, Ints]:
+    """The value over time from runs that may overlap (two lanes): each holds from the run end before it, or its own
+    start if that is later, to its own end. Time without any run is left out. By ascending end."""
+    order = np.argsort(end_s, kind="stable")
+    start_s, end_s, value = start_s[order], end_s[order], value[order]
+    before = np.concatenate(([-np.inf], end_s[:-1])) if len(end_s) else end_s
+    return np.maximum(start_s, before), end_s, value
+
+
+def prefix_hit_ratio(table: RequestTable) -> dict[str, float]:
+    """Cached prompt tokens over all prompt tokens, at the first admission of each request."""
+    prompt_tokens = int(table.prompt_tokens[table.admitted].sum())
+    if not prompt_tokens:
+        return {}
+    return {"prefix_hit_ratio": int(table.cached_tokens[table.admitted].sum()) / prompt_tokens}

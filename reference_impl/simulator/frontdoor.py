@@ -1,0 +1,130 @@
+"""The front door in virtual time: requests come in, are dispatched or refused, or wait for the dispatch policy."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Literal
+
+from policies.api import Dispatch, PolicyEvent, Reject, RequestView
+from reference_impl.core.instance import Instance
+from reference_impl.core.sequence import Sequence
+
+if TYPE_CHECKING:
+    from reference_impl.simulator.simulation import Simulation
+
+_TICKS = 2
+
+
+class FrontDoor:
+    """Turns rows of the trace into requests and takes them to the instances that the policy names."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._sim = simulation
+        trace = simulation.trace
+        self._log = simulation.log
+        self._router = simulation.router
+        self._outputs = simulation.outputs
+        self._predictor = simulation.spec.predictor
+        self._max_request_tokens = max(i.max_request_tokens for i in simulation.spec.instances)
+        self._prefix_block_tokens = trace.prefix_block_tokens or 0
+        self._prefix_ids = trace.prefix_ids
+        self._tenant, self._slo_class, self._session_id = trace.tenant, trace.slo_class, trace.session_id
+        self.queued: deque[Sequence] = deque()
+        """Requests that the dispatch policy has left waiting."""
+
+    def arrive(self, row: int, at_s: float, prompt_tokens: int) -> None:
+        """Row ``row`` of the trace reaches the front door."""
+        self._log.arrive.append((at_s, row, prompt_tokens))
+        self._sim.outstanding += 1
+        request = tuple.__new__(  # without the Python-level constructor: this is the hot path
+            RequestView,
+            (
+                row,
+                at_s,
+                prompt_tokens,
+                self._prefix_ids[row] if self._prefix_ids is not None else (),
+                self._prefix_block_tokens,
+                None,
+                None,
+                self._tenant[row] if self._tenant is not None else None,
+                self._slo_class[row] if self._slo_class is not None else None,
+                self._session_id[row] if self._session_id is not None else None,
+            ),
+        )
+        total = prompt_tokens + self._outputs[row]
+        if total > self._max_request_tokens:
+            self.reject(request, f"its {total} tokens exceed the context or the KV pool of every instance", at_s)
+            return
+        if self._predictor is not None:
+            if self._predictor.oracle:
+                request = request._replace(oracle_output_tokens=self._outputs[row])
+            request = request._replace(predicted_output_tokens=self._predictor.predict(request))
+        self.submit(Sequence(request), at_s)
+
+    def submit(self, sequence: Sequence, now_s: float) -> None:
+        """Dispatch a request that needs (another) prefill, behind those that the policy left queued."""
+        if self.queued or not self._dispatch(sequence, now_s):
+            self.queued.append(sequence)
+
+    def retry(self, now_s: float) -> None:
+        """Something changed: offer the queued requests to the policy again, first come first."""
+        self._offer_queued(now_s)
+        delay_s = self._sim.spec.report_delay_s
+        if self.queued and delay_s:  # what changed will be known only then
+            self._sim.at(now_s + delay_s, _TICKS, lambda: self._offer_queued(now_s + delay_s))
+
+    def _offer_queued(self, now_s: float) -> None:
+        while self.queued:
+            sequence = self.queued.popleft()
+            if not self._dispatch(sequence, now_s):
+                self.queued.appendleft(sequence)
+                return
+
+    def _dispatch(self, sequence: Sequence, now_s: float) -> bool:
+        request = sequence.request
+        decision = self._router.route(request, "prefill", now_s)
+        if decision is None:
+            return False
+        if type(decision) is Reject:
+            self.reject(request, decision.reason, now_s)
+            return True
+        assert type(decision) is Dispatch
+        instance = self._sim.instances[decision.instance_id]
+        total = self._tokens_on(instance, sequence)
+        if total > instance.spec.max_request_tokens:
+            self.reject(request, f"its {total} tokens exceed instance {instance.instance_id}", now_s)
+            return True
+        sequence.decode_instance_id = decision.decode_instance_id
+        self._log.dispatch.append((now_s, request.request_id, decision.instance_id, decision.reason))
+        if self._router.observer is not None:
+            self.notify("dispatched", now_s, request.request_id, decision.instance_id, request.prompt_tokens)
+        instance.enqueue(sequence)
+        self._sim.partitioner.arrived(instance)
+        self._sim.wake(self._sim.runs[instance.instance_id][0], now_s)
+        self._sim.touch(instance)
+        return True
+
+    def _tokens_on(self, instance: Instance, sequence: Sequence) -> int:
+        """Tokens that this request will have at most while it is on ``instance``."""
+        if instance.decode_lane is None:
+            return sequence.target_tokens + 1
+        return sequence.request.prompt_tokens + self._outputs[sequence.request_id]
+
+    def reject(self, request: RequestView, reason: str, now_s: float) -> None:
+        """Refuse a request for good."""
+        self._log.reject.append((now_s, request.request_id, reason))
+        self._sim.rejected += 1
+        self._sim.outstanding -= 1
+        if self._router.observer is not None:
+            self.notify("rejected", now_s, request.request_id, None, 0)
+
+    def notify(
+        self,
+        kind: Literal["dispatched", "first_token", "finished", "preempted", "rejected"],
+        at_s: float,
+        request_id: int,
+        instance_id: int | None,
+        tokens: int,
+    ) -> None:
+        """Tell an observing dispatch policy."""
+        self._router.notify(PolicyEvent(kind, at_s, request_id, instance_id, tokens))

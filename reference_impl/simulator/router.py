@@ -1,0 +1,106 @@
+"""The job executor in the simulator: what it knows of the instances, and its decisions."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from policies.api import (
+    Dispatch,
+    Estimate,
+    InstanceView,
+    Observer,
+    Phase,
+    PolicyError,
+    PolicyEvent,
+    Reject,
+    RequestView,
+)
+from reference_impl.core.instance import PREFILL_ROLES, Instance
+from reference_impl.core.spec import ClusterSpec
+from reference_impl.latency.estimate import ModelEstimate
+
+
+class KnownCluster:
+    """One phase's instances as the job executor knows them; satisfies ``policies.api.ClusterView``."""
+
+    __slots__ = ("estimate", "instances", "now_s", "phase", "place")
+
+    def __init__(self, phase: Phase, members: Sequence[Instance], estimate: Estimate) -> None:
+        self.phase: Phase = phase
+        self.now_s = 0.0
+        self.estimate = estimate
+        self.instances: list[InstanceView] = [member.view(0.0) for member in members]
+        self.place = {member.instance_id: place for place, member in enumerate(members)}
+
+
+class Router:
+    """Keeps reported views and asks the dispatch policy; checks what it answers.
+
+    A view is taken when an instance reports and becomes known ``report_delay_s`` later.
+    """
+
+    def __init__(self, spec: ClusterSpec, instances: Sequence[Instance]) -> None:
+        policy = self.policy = spec.dispatch
+        self.observer = policy if isinstance(policy, Observer) else None
+        self._delay_s = spec.report_delay_s
+        estimate = ModelEstimate(spec.instances[0].latency)
+        self._reported: deque[tuple[float, InstanceView]] = deque()
+        self._events: deque[tuple[float, PolicyEvent]] = deque()
+        prefill = [i for i in instances if i.spec.role in PREFILL_ROLES]
+        self._prefill = KnownCluster("prefill", prefill, estimate)
+        self._decode = KnownCluster("decode", [i for i in instances if i.spec.role == "decode"], estimate)
+        self._seats = {
+            instance.instance_id: [
+                (cluster.instances, cluster.place[instance.instance_id])
+                for cluster in (self._prefill, self._decode)
+                if instance.instance_id in cluster.place
+            ]
+            for instance in instances
+        }
+        """Where an instance's view goes."""
+
+    def report(self, view: InstanceView) -> None:
+        """An instance reports itself as it is now."""
+        if self._delay_s:
+            self._reported.append((view.observed_at_s + self._delay_s, view))
+        else:
+            self._know(view)
+
+    def notify(self, event: PolicyEvent) -> None:
+        """Tell an observing policy what happened, once the report delay has passed."""
+        if self.observer is not None:
+            self._events.append((event.at_s + self._delay_s, event))
+
+    def route(self, request: RequestView, phase: Phase, now_s: float) -> Dispatch | Reject | None:
+        """The policy's decision. Raises PolicyError for one that names an instance it was not shown."""
+        cluster = self._prefill if phase == "prefill" else self._decode
+        if self._reported or self._events:
+            self._learn(now_s)
+        cluster.now_s = now_s
+        decision = self.policy.dispatch(request, cluster)
+        if type(decision) is Dispatch:
+            if decision.instance_id not in cluster.place:
+                self._refuse(request, decision, f"one of the instances {sorted(cluster.place)}")
+            chosen = decision.decode_instance_id
+            if chosen is not None and chosen not in self._decode.place:
+                self._refuse(request, decision, f"one of the decode instances {sorted(self._decode.place)} or none")
+        elif decision is not None and type(decision) is not Reject:
+            self._refuse(request, decision, "a Dispatch, a Reject or None")
+        return decision
+
+    def _learn(self, now_s: float) -> None:
+        while self._reported and self._reported[0][0] <= now_s:
+            self._know(self._reported.popleft()[1])
+        while self._events and self.observer is not None and self._events[0][0] <= now_s:
+            self.observer.observe(self._events.popleft()[1])
+
+    def _know(self, view: InstanceView) -> None:
+        for instances, place in self._seats[view[0]]:
+            instances[place] = view
+
+    def _refuse(self, request: RequestView, decision: object, allowed: str) -> None:
+        name = getattr(self.policy, "name", type(self.policy).__name__)
+        raise PolicyError(
+            f"dispatch policy {name!r} decided {decision} for request {request.request_id}; allowed: {allowed}"
+        )

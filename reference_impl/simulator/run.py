@@ -1,0 +1,192 @@
+"""Iterations on one lane in virtual time: closed-form runs and rate-based progress.
+
+A run is k iterations of one plan.  Iteration j needs ``first + (j-1) growth`` seconds of whole-device work, so the
+first j of them need ``W(j) = j first + growth j(j-1)/2``.  A lane progresses at ``rate`` work seconds per second; when
+the rate changes, what remains is re-timed from there.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import TYPE_CHECKING
+
+from reference_impl.core.iteration import Iteration
+from reference_impl.core.lane import Lane
+
+if TYPE_CHECKING:
+    from reference_impl.core.instance import Instance
+    from reference_impl.events import EventLog
+
+
+def time_key(time_s: float) -> int:
+    """The place of a moment in the event order: whole nanoseconds.
+
+    Moments that round to the same nanosecond are ordered by kind and place, not by the last bits of a float, so a
+    closed form and plain stepping order them alike.
+    """
+    return int(time_s * 1e9 + 0.5)
+
+
+class LaneRun:
+    """What a lane executes now, and when each of its iterations ends."""
+
+    __slots__ = (
+        "busy_s",
+        "count",
+        "done",
+        "ends",
+        "first_s",
+        "from_s",
+        "from_work_s",
+        "growth_s",
+        "holding",
+        "idle_until_s",
+        "instance",
+        "iteration",
+        "lane",
+        "order",
+        "other",
+        "pct",
+        "rate",
+        "row_start_s",
+        "started",
+        "version",
+    )
+
+    def __init__(self, lane: Lane, order: int, pct: int) -> None:
+        self.lane = lane
+        self.instance: Instance = lane.instance
+        self.order = order
+        """Place of this lane among all lanes: breaks ties between completions of one moment."""
+        self.pct = pct
+        self.other: LaneRun | None = None
+        self.iteration: Iteration | None = None
+        self.version = 0
+        """Tells the completion that is due from those that were overtaken."""
+        self.ends: list[tuple[int, int, int]] = []
+        """Heap of (decode iteration count at the last token, request, epoch)."""
+        self.rate = 1.0
+        self.busy_s = 0.0
+        self.holding = False
+        """Whether more than one iteration is planned, so that an arrival cuts the run short."""
+        self.count = self.started = self.done = 0
+        """Iterations planned, started (their memory is reserved), and logged."""
+        self.row_start_s = 0.0
+        self.idle_until_s: float | None = None
+        """When an idle lane will plan, if it is about to."""
+
+    def begin(self, iteration: Iteration, now_s: float, first_s: float, growth_s: float, count: int) -> None:
+        """Start ``count`` iterations; the first one's memory is reserved, that of the others is not yet."""
+        self.iteration = iteration
+        self.first_s = first_s
+        self.growth_s = growth_s
+        self.count = count
+        self.started = 1
+        self.done = 0
+        self.from_s = self.row_start_s = now_s
+        self.from_work_s = 0.0
+        self.holding = count > 1
+        self.version += 1
+
+    def work_s(self, iterations: int) -> float:
+        """Whole-device seconds that the first ``iterations`` of the run need."""
+        return iterations * self.first_s + self.growth_s * (iterations * (iterations - 1) * 0.5)
+
+    def end_s(self, iterations: int) -> float:
+        """When iteration number ``iterations`` ends, at the present rate."""
+        work = iterations * self.first_s + self.growth_s * (iterations * (iterations - 1) * 0.5)
+        return self.from_s + (work - self.from_work_s) / self.rate
+
+    def completed_by(self, now_s: float, key: int, rank: int) -> int:
+        """Iterations whose end lies before the place (key, rank) in the event order (``rank``: a lane's order)."""
+        guess = self._iterations_at(now_s)
+        guess = max(self.done, min(guess, self.count))
+        while guess > self.done and not self._before(guess, key, rank):
+            guess -= 1
+        while guess < self.count and self._before(guess + 1, key, rank):
+            guess += 1
+        return guess
+
+    def _before(self, iterations: int, key: int, rank: int) -> bool:
+        end = time_key(self.end_s(iterations))
+        return end < key or (end == key and self.order < rank)
+
+    def _iterations_at(self, now_s: float) -> int:
+        """Roughly how many iterations are complete at ``now_s`` (the callers correct the rounding)."""
+        work = self.from_work_s + (now_s - self.from_s) * self.rate
+        growth = self.growth_s
+        linear = self.first_s - 0.5 * growth
+        if abs(growth) * self.count < 1e-9 * self.first_s:
+            return int(work / self.first_s)
+        return int((sqrt(max(linear * linear + 2.0 * growth * work, 0.0)) - linear) / growth)
+
+    def settle(self, completed: int) -> None:
+        """Reserve the memory of every iteration that has started, given how many are complete."""
+        started = min(completed + 1, self.count)
+        if started > self.started and self.iteration is not None:
+            self.instance.repeat(self.iteration, started - self.started)
+            self.started = started
+
+    def stop_after_started(self) -> None:
+        """The iteration under way becomes the run's last."""
+        self.holding = False
+        if self.count != self.started:
+            self.count = self.started
+            self.version += 1
+
+    def outstanding_blocks(self) -> int:
+        """KV blocks that the planned iterations which have not started will take."""
+        iteration = self.iteration
+        if iteration is None or self.count == self.started:
+            return 0
+        ahead = self.count - self.started
+        blocks = self.lane.blocks_for(ahead) if iteration.decodes else 0
+        return blocks + sum(self.lane.blocks_needed(sequence, ahead * n) for sequence, n in iteration.chunks)
+
+    def log_to(self, log: EventLog, iterations: int) -> float:
+        """Write the row of the iterations up to ``iterations`` that are not logged yet; returns when they ended."""
+        end_s = self.end_s(iterations)
+        iteration = self.iteration
+        done = self.done
+        if iteration is None or iterations == done:
+            return end_s
+        fresh = iterations - done
+        if fresh == 1:
+            first_end, step, growth = end_s, 0.0, 0.0
+        else:
+            first_end = self.end_s(done + 1)
+            step = (self.first_s + self.growth_s * (done + 1)) / self.rate
+            growth = self.growth_s / self.rate
+        chunks = iteration.work.chunks
+        tokens = fresh * sum(n for n, _ in chunks) if chunks else 0
+        lane = self.lane
+        start = self.row_start_s
+        self.busy_s += end_s - start
+        log.run.append(
+            (
+                end_s,
+                lane.instance_id,
+                lane.kind,
+                tokens,
+                iteration.decodes,
+                start,
+                fresh,
+                first_end,
+                step,
+                growth,
+                lane.pool.used,
+            )
+        )
+        self.done = iterations
+        self.row_start_s = end_s
+        return end_s
+
+    def retime(self, log: EventLog, now_s: float, completed: int, rate: float) -> None:
+        """Go on at another rate from ``now_s`` on; ``completed`` iterations have ended by then."""
+        if completed > self.done:
+            self.log_to(log, completed)
+        work = self.from_work_s + (now_s - self.from_s) * self.rate
+        self.from_work_s = min(max(work, self.work_s(completed)), self.work_s(completed + 1))
+        self.from_s = now_s
+        self.rate = rate
+        self.version += 1

@@ -1,0 +1,94 @@
+"""Running cases: stored ones, equal ones, several processes."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from experiments.cases.model import Case, Outcome
+from experiments.cases.pool import run_cases
+from experiments.cases.store import CaseStore
+from experiments.config import ConfigError, RunConfig, WorkloadConfig
+
+
+def _case(seed: int, variant: str = "a") -> Case:
+    return Case(variant, "w", None, seed, RunConfig(seed=seed))
+
+
+def test_equal_configurations_run_once() -> None:
+    ran: list[str] = []
+
+    def runner(case: Case) -> Outcome:
+        ran.append(case.variant)
+        return Outcome({"attainment": 1.0})
+
+    found = run_cases([_case(0, "a"), _case(0, "b"), _case(1, "a")], runner)
+    assert len(ran) == 2
+    assert len(found) == 2
+
+
+def test_two_processes_give_every_outcome(tmp_path: Path) -> None:
+    cases = [_case(seed) for seed in range(3)]
+    store = CaseStore(tmp_path)
+    found = run_cases(cases, process_id, store, processes=2)
+    assert set(found) == {case.key for case in cases}
+    assert {outcome.metrics["pid"] for outcome in found.values()} != {float(os.getpid())}
+    assert all(store.load(case) == found[case.key] for case in cases)
+
+
+def test_an_error_in_a_process_reaches_the_caller(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="seed 1"):
+        run_cases([_case(0), _case(1)], failing, CaseStore(tmp_path), processes=2)
+
+
+def test_more_than_two_processes_are_refused() -> None:
+    with pytest.raises(ValueError, match="allowed: 1 to 2"):
+        run_cases([], process_id, processes=3)
+
+
+def process_id(case: Case) -> Outcome:
+    return Outcome({"pid": float(os.getpid()), "seed": float(case.seed)})
+
+
+def failing(case: Case) -> Outcome:
+    if case.seed == 1:
+        raise ConfigError(f"seed {case.seed}")
+    return Outcome({})
+
+
+def test_the_key_changes_with_the_configuration(tmp_path: Path) -> None:
+    trace = tmp_path / "a.csv"
+    trace.write_text("1")
+    keys = {_case(0).key, _case(1).key}
+    named = RunConfig(workload=WorkloadConfig(trace=str(trace)))
+    keys.add(Case("a", "w", None, 0, named).key)
+    trace.write_text("2")
+    os.utime(trace, (0, 0))
+    keys.add(Case("a", "w", None, 0, named).key)
+    assert len(keys) == 4
+
+
+def test_the_key_changes_with_a_users_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    keys = []
+    for number, text in enumerate(("x = 1", "x = 2")):
+        (tmp_path / "my_semiflow_policy.py").write_text(text)
+        os.utime(tmp_path / "my_semiflow_policy.py", (number, number))
+        config = RunConfig.model_validate({"policies": {"dispatch": "my_semiflow_policy:Mine:k=1"}})
+        keys.append(Case("a", "w", None, 0, config).key)
+    assert keys[0] != keys[1]
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    store, case = CaseStore(tmp_path), _case(0)
+    store.save(case, Outcome({"attainment": 0.5}))
+    (path,) = tmp_path.iterdir()
+    path.write_text(path.read_text()[:40])
+    with pytest.raises(ConfigError, match=f"{path.name}: not a stored case; delete it"):
+        store.load(case)
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        CaseStore(tmp_path).save(_case(0), Outcome({"attainment": float("nan")}))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,97 @@
+"""Flags and YAML end in one configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.cli.flags import FLAGS, resolve
+from experiments.config import ConfigError, RunConfig
+from experiments.config_file import to_yaml
+
+
+def given(**flags: Any) -> RunConfig:
+    nothing: dict[str, Any] = dict.fromkeys(["config", "role", *(flag.parameter for flag in FLAGS)])
+    return resolve({**nothing, **flags})
+
+
+def test_no_flag_is_the_default_configuration() -> None:
+    assert given() == RunConfig()
+
+
+def test_the_example_of_the_issue_resolves() -> None:
+    config = given(
+        trace="azure_2023_conv",
+        instances="8",
+        role="colocated",
+        hardware="a100-80g",
+        model="llama-2-7b",
+        dispatch="least_loaded:metric=tokens",
+        batch="chunked_prefill:chunk_tokens=512",
+        slo="ttft=1.0,tpot=0.1",
+        rate_scale=8.0,
+        max_requests=10000,
+        seed=0,
+    )
+    assert config.workload.trace == "azure_2023_conv"
+    assert config.workload.rate_scale == 8.0
+    assert [group.model_dump() for group in config.fleet.groups] == [{"count": 8, "role": "colocated"}]
+    assert config.policies.batch == "chunked_prefill:chunk_tokens=512"
+    assert config.slo is not None
+    assert (config.slo.ttft_s, config.slo.tpot_s) == (1.0, 0.1)
+
+
+def test_a_mix_of_roles() -> None:
+    groups = given(instances="2:prefill,6:decode").fleet.groups
+    assert [(group.count, group.role) for group in groups] == [(2, "prefill"), (6, "decode")]
+
+
+def test_role_belongs_to_instances() -> None:
+    config = given(instances="4", role="semi_pd", partition="semi_pd")
+    assert config.fleet.groups[0].role == "semi_pd"
+    assert config.fleet.instances == 4
+
+
+def test_flags_override_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(to_yaml(given(seed=3, kv_blocks=100)), encoding="utf-8")
+    config = given(config=path, kv_blocks=200)
+    assert (config.seed, config.fleet.kv_blocks) == (3, 200)
+
+
+def test_every_flag_sets_a_key_that_exists() -> None:
+    for flag in FLAGS:
+        value: Any = RunConfig()
+        for part in flag.key.split("."):
+            assert part in type(value).model_fields, flag.name
+            value = getattr(value, part)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"instances": "8x"}, "--instances: '8x' is not N or N:ROLE,N:ROLE"),
+        ({"instances": "2:prefil,6:decode"}, "--instances: 'prefil' is not allowed: input should be 'colocated'"),
+        ({"instances": "0"}, "--instances: 0 is not allowed: input should be greater than or equal to 1"),
+        ({"instances": "2:prefill"}, "fleet: prefill instances need decode instances"),
+        (
+            {"instances": "2:prefill,6:decode", "role": "semi_pd"},
+            "--role semi_pd: the instances have their roles already",
+        ),
+        ({"slo": "ttf=1"}, "--slo: 'ttf=1' is not allowed; write ttft=NUMBER,tpot=NUMBER"),
+        ({"slo": "ttft=fast"}, "--slo: 'fast' is not a number"),
+        ({"slo": "ttft=1,ttft=2"}, "--slo: ttft stands twice"),
+        ({"slo": "ttft=-1"}, "--slo: -1.0 is not allowed: input should be greater than 0"),
+        ({"slo": "ttft=nan"}, "--slo: nan is not allowed"),
+        ({"window": "5"}, "--window: '5' is not START,END in seconds"),
+        ({"rate_scale": -1.0}, "--rate-scale: -1.0 is not allowed: input should be greater than 0"),
+        ({"invalid": "ignore"}, "--invalid: 'ignore' is not allowed: input should be 'error' or 'drop'"),
+        ({"partition": "semi_pd"}, "policies.partition 'semi_pd' needs an instance of role semi_pd"),
+    ],
+)
+def test_what_is_not_allowed_names_the_flag(flags: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        given(**flags)
+    assert str(caught.value).startswith(expected)

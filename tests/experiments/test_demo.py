@@ -1,0 +1,56 @@
+"""The demo's tables and pages agree with its runs, and name the assumption that they rest on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from experiments.demo import ASSUMPTION, Demo, as_text, contention_lines, run_demo
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    return run_demo(tmp_path_factory.mktemp("demo"), seeds=2, requests=30)
+
+
+def test_it_compares_four_ways_at_equal_devices(demo: Demo) -> None:
+    devices = {case.config.fleet.instances * case.config.fleet.tp for case in demo.policies.cases}
+    assert devices == {4}
+    assert list(demo.policies.config.variants) == ["chunked", "prefill_first", "disaggregated 1P3D", "semi_pd"]
+
+
+def test_the_sweep_changes_the_assumption_and_nothing_else(demo: Demo) -> None:
+    configs = [case.config for case in demo.contention.cases if case.variant == "semi_pd" and case.seed == 0]
+    assert len({config.contention for config in configs}) == len(configs) == 5
+    assert len({config.model_copy(update={"contention": configs[0].contention}) for config in configs}) == 1
+
+
+def test_the_text_states_the_assumption(demo: Demo) -> None:
+    assert ASSUMPTION in as_text(demo)
+    assert "assumed gamma" in as_text(demo)
+
+
+def test_verdicts_are_seen_from_semi_pd(demo: Demo) -> None:
+    """The comparison's baseline is semi-PD; the table turns sign and word."""
+    (judgement,) = (j for j in demo.contention.judgements if (j.workload, j.variant) == ("gamma 0.5", "chunked"))
+    assert judgement.difference is not None
+    shown = next(line for line in contention_lines(demo.contention) if line.startswith("0.5 "))
+    assert f"{-judgement.difference.mean:+.3f}" in shown
+
+
+def test_the_pages_need_no_network(demo: Demo) -> None:
+    for page in demo.pages:
+        text = page.read_text(encoding="utf-8")
+        assert "<svg" in text
+        assert not any(f'{attribute}="http' in text for attribute in ("src", "href"))
+        assert "is an assumption of the cost model" in text
+
+
+def test_a_second_run_takes_the_finished_cases(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a finished case was run again")
+
+    monkeypatch.setattr("experiments.run.execute", refuse)
+    again = run_demo(Path(demo.pages[0]).parent, seeds=2, requests=30)
+    assert again.policies.judgements == demo.policies.judgements

@@ -1,0 +1,189 @@
+"""The page: complete in itself, escaped, the same for the same comparison, and honest about gaps."""
+
+import html
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from experiments.cases.model import Case, Outcome
+from experiments.compare import Comparison, compare
+from experiments.compare_config import CompareConfig
+from experiments.config_file import parse
+from experiments.report import render, write_report
+from experiments.report.axis import axis_of, telling_point
+from experiments.report.labels import metric_label, number
+from experiments.report.page import Note
+from experiments.report.theme import palette
+
+TWO = {"old": {"policies": {"dispatch": "round_robin"}}, "new": {"policies": {"dispatch": "random"}}}
+PROVENANCE = {
+    "semiflow": "0.1.0",
+    "python": "3.11",
+    "cost_models": {"roofline": "analytic, uncalibrated"},
+    "trace": {"name": "some trace", "licence": "CC-BY-4.0"},
+}
+
+
+def _outcome(case: Case) -> Outcome:
+    rng = np.random.default_rng(case.seed)
+    late = 1.0 + (case.rate or 1.0) * (case.variant == "old") + 0.01 * rng.random()
+    metrics = {"attainment": 1 / late, "offered_rps": 3 * (case.rate or 1.0)}
+    metrics |= {f"{family}_{p}_ms": 100 * late for family in ("ttft", "tpot") for p in ("p50", "p99")}
+    latencies = (100 * late * rng.lognormal(size=50)).tolist()
+    timeline = {"time_s": [0.0, 1.0, 2.0], "running": [0.0, 2.0, 1.0], "waiting": [1.0, 0.0, 0.0]}
+    return Outcome(metrics, {"ttft_ms": latencies, "e2e_ms": latencies}, timeline, PROVENANCE)
+
+
+def _comparison(runner: Callable[[Case], Outcome] = _outcome, **changes: Any) -> Comparison:
+    content = {"base": {"slo": {"ttft_s": 1.0, "tpot_s": 0.1}}, "variants": TWO, "rates": [1, 2, 4], "seeds": [0, 1, 2]}
+    return compare(parse(CompareConfig, {**content, **changes}, "test"), runner=runner)
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return render(_comparison())
+
+
+def test_the_page_needs_no_network_and_no_scripts(page: str) -> None:
+    assert "<script" not in page
+    assert "@import" not in page
+    assert not re.findall(r"url\((?!#)", page)
+    links = re.findall(r'(?:src|href|action)="([^"]*)"', page)
+    assert all(link.startswith("#") for link in links)
+    assert "default-src 'none'" in page
+
+
+def test_every_figure_is_inline_and_well_formed(page: str) -> None:
+    figures = re.findall(r'<svg class="figure".*?</svg>', page, re.DOTALL)
+    assert len(figures) == 5
+    for figure in figures:
+        assert ElementTree.fromstring(figure).attrib["aria-label"]
+
+
+def test_text_in_figures_stays_text(page: str) -> None:
+    figure = re.findall(r'<svg class="figure".*?</svg>', page, re.DOTALL)[0]
+    assert "offered rate (requests/s)" in figure
+
+
+def test_the_page_says_what_how_sure_and_on_what_grounds(page: str) -> None:
+    text = html.unescape(re.sub(r"<[^>]+>", " ", page))
+    for expected in (
+        "new: better at 3 of 3 points",
+        "TTFT ≤ 1,000 ms and TPOT ≤ 100 ms",
+        "95 % interval",
+        "analytic, uncalibrated",
+        "CC-BY-4.0",
+        "a request with one output token has no TPOT",
+        "policies.dispatch",
+    ):
+        assert expected in text
+
+
+def test_a_policy_has_the_same_colour_everywhere(page: str) -> None:
+    colours = palette(_comparison().config)
+    figures = re.findall(r'<svg class="figure".*?</svg>', page, re.DOTALL)
+    assert all(colours["new"] in figure for figure in figures)
+    assert f"border-top-color:{colours['new']}" in page
+
+
+def test_an_order_of_names_gives_two_pages_the_same_colours() -> None:
+    order = ["old", "new", "third"]
+    one = _comparison(variants={"third": {}, "new": {}}, rates=[], colour_order=order).config
+    other = _comparison(rates=[], colour_order=order).config
+    assert palette(one)["new"] == palette(other)["new"]
+    assert len({*palette(one).values(), *palette(other).values()}) == 3
+
+
+def test_equal_comparisons_give_equal_pages(page: str) -> None:
+    assert render(_comparison()) == page
+
+
+def test_names_of_users_are_escaped() -> None:
+    name = "<script>alert(1)</script> & $x_1$"
+    found = render(_comparison(title=name, variants={name: {}, "new": TWO["new"]}, rates=[1]), (Note(name, name),))
+    assert "<script" not in found
+    assert "&lt;script&gt;" in found
+    figures = re.findall(r'<svg class="figure".*?</svg>', found, re.DOTALL)
+    assert any("$x_1$" in "".join(ElementTree.fromstring(figure).itertext()) for figure in figures)
+
+
+def test_names_in_any_script_are_drawn() -> None:
+    assert "比較" in render(_comparison(variants={"比較": {}, "new": TWO["new"]}, rates=[1]))
+
+
+def test_a_sweep_becomes_the_axis() -> None:
+    workloads = {f"gamma {g}": {"contention": {"gamma_decode": g}} for g in (0.0, 0.4, 0.2)}
+    sweep = {"label": "assumed gamma", "values": {name: float(name.split()[1]) for name in workloads}}
+    comparison = _comparison(workloads=workloads, sweep=sweep, rates=[])
+    ((_, points),) = axis_of(comparison).panels
+    assert [point.x for point in points] == [0.0, 0.2, 0.4]
+    assert "SLO attainment against assumed gamma" in render(comparison)
+
+
+def test_the_axis_shows_the_rate_that_was_offered_not_the_scale() -> None:
+    ((_, points),) = axis_of(_comparison()).panels
+    assert [point.x for point in points] == [3.0, 6.0, 12.0]
+
+
+def test_details_are_shown_where_the_variants_differ_most() -> None:
+    assert telling_point(_comparison()).rate == 4
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rates": []},
+        {"seeds": [7]},
+        {"rates": [], "workloads": {name: {} for name in "abcd"}},
+        {"variants": {f"policy {number}": {} for number in range(10)}, "rates": [1]},
+        {"base": {}},
+    ],
+    ids=["one rate", "one seed", "many workloads", "many variants", "no slo"],
+)
+def test_other_shapes_are_drawn_too(changes: dict[str, Any]) -> None:
+    assert render(_comparison(**changes)).count('<svg class="figure"') == 5
+
+
+def test_figures_without_data_are_left_out() -> None:
+    found = render(_comparison(lambda case: Outcome({"attainment": 0.5}), rates=[1]))
+    assert found.count('<svg class="figure"') == 2
+    assert "not stated by the runs" in found
+
+
+def test_a_metric_that_no_run_has_is_said_to_be_inconclusive() -> None:
+    found = render(_comparison(lambda case: Outcome({}), rates=[1]))
+    assert "new: inconclusive at 1 of 1 point." in found
+    assert "fewer than two seeds" in found
+
+
+def test_the_page_is_written_whole(tmp_path: Path) -> None:
+    write_report(_comparison(rates=[1]), tmp_path / "new" / "report.html")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["report.html"]
+    assert (tmp_path / "new" / "report.html").read_text().endswith("</html>")
+
+
+@pytest.mark.parametrize(
+    ("value", "signed", "text"),
+    [
+        (None, False, "–"),
+        (0.0, True, "0"),
+        (-0.00001, True, "0"),
+        (0.12345, True, "+0.123"),
+        (-0.0042, True, "−0.0042"),
+        (7.125, False, "7.12"),
+        (1234.5, False, "1,234"),
+    ],
+)
+def test_numbers_are_short_and_without_exponents(value: float | None, signed: bool, text: str) -> None:
+    assert number(value, signed=signed) == text
+
+
+def test_metrics_are_named_as_people_do() -> None:
+    assert metric_label("ttft_p99_ms") == "TTFT p99 (ms)"
+    assert metric_label("attainment_trimmed") == "SLO attainment, after warm-up"
+    assert metric_label("kv_blocks_moved") == "kv blocks moved"

@@ -1,0 +1,124 @@
+"""Every built-in policy keeps its kind's contract, in several settings."""
+
+from __future__ import annotations
+
+import pytest
+
+from policies.api import PolicyKind
+from policies.registry import BUILTIN
+from policies.testing import (
+    BatchContract,
+    DispatchContract,
+    PartitionContract,
+    PolicyContract,
+    PredictorContract,
+    ScalingContract,
+)
+
+
+class TestRoundRobin(DispatchContract):
+    spec = "round_robin"
+
+
+class TestRandom(DispatchContract):
+    spec = "random"
+
+
+class TestLeastLoadedByRequests(DispatchContract):
+    spec = "least_loaded:metric=requests"
+
+
+class TestLeastLoadedByTokens(DispatchContract):
+    spec = "least_loaded:metric=tokens"
+
+
+class TestLeastLoadedByKv(DispatchContract):
+    spec = "least_loaded:metric=kv"
+
+
+class TestPowerOfTwo(DispatchContract):
+    spec = "power_of_two"
+
+
+class TestPowerOfThreeByKv(DispatchContract):
+    spec = "power_of_two:metric=kv,d=3"
+
+
+class TestPrefixAffinity(DispatchContract):
+    spec = "prefix_affinity"
+
+
+class TestForgetfulPrefixAffinity(DispatchContract):
+    spec = "prefix_affinity:match_threshold=0,imbalance_requests=1000,max_prefixes=50"
+
+
+class TestPrefillFirst(BatchContract):
+    spec = "prefill_first"
+
+
+class TestPrefillFirstWithASmallBudget(BatchContract):
+    spec = "prefill_first:token_budget=100,watermark=0.2"
+
+
+class TestUnifiedBudget(BatchContract):
+    spec = "unified_budget"
+
+
+class TestUnifiedBudgetWithShortChunks(BatchContract):
+    spec = "unified_budget:token_budget=90,long_prefill_token_threshold=17"
+
+
+class TestChunkedPrefill(BatchContract):
+    spec = "chunked_prefill"
+
+
+class TestChunkedPrefillWithTinyChunks(BatchContract):
+    spec = "chunked_prefill:chunk_tokens=7"
+
+
+class TestDecodeFirst(BatchContract):
+    spec = "decode_first"
+
+
+class TestDecodeFirstWithALowWaterMark(BatchContract):
+    spec = "decode_first:refill_below=4,token_budget=200"
+
+
+class TestNoPartition(PartitionContract):
+    spec = "none"
+
+
+class TestStaticShare(PartitionContract):
+    spec = "static_share:prefill_pct=30,decode_pct=70"
+
+
+class TestSemiPd(PartitionContract):
+    spec = "semi_pd"
+
+
+class TestSemiPdAsPrinted(PartitionContract):
+    spec = "semi_pd:printed_variant=true,step_pct=50,max_step=100,prefill_pct=50,decode_pct=50"
+
+
+class TestFixed(ScalingContract):
+    spec = "fixed"
+
+
+class TestNoPrediction(PredictorContract):
+    spec = "none"
+
+
+class TestOracle(PredictorContract):
+    spec = "oracle"
+
+
+SUITES = [
+    suite
+    for suite in globals().values()
+    if isinstance(suite, type) and issubclass(suite, PolicyContract) and suite.__name__.startswith("Test")
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, table in BUILTIN.items() for name in table])
+def test_every_built_in_policy_has_a_contract_suite(kind: PolicyKind, name: str) -> None:
+    assert any(suite.kind == kind and suite.spec.split(":")[0] == name for suite in SUITES)

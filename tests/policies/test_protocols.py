@@ -1,0 +1,47 @@
+"""Built-in policies and fake views satisfy the protocols: mypy checks the types, the tests the run-time side."""
+
+from __future__ import annotations
+
+from policies.api import (
+    BatchPolicy,
+    ClusterView,
+    DispatchPolicy,
+    LaneView,
+    LengthPredictor,
+    PartitionPolicy,
+    Policy,
+    ScalingPolicy,
+    SequenceView,
+)
+from policies.batch.chunked_prefill import ChunkedPrefill
+from policies.batch.decode_first import DecodeFirst
+from policies.batch.prefill_first import PrefillFirst
+from policies.batch.unified_budget import UnifiedBudget
+from policies.dispatch.least_loaded import LeastLoaded
+from policies.dispatch.power_of_two import PowerOfTwo
+from policies.dispatch.prefix_affinity import PrefixAffinity
+from policies.dispatch.random_choice import RandomChoice
+from policies.dispatch.round_robin import RoundRobin
+from policies.partition.none import NoPartition
+from policies.partition.semi_pd import SemiPd
+from policies.partition.static_share import StaticShare
+from policies.prediction.none import NoPrediction
+from policies.prediction.oracle import Oracle
+from policies.registry import BUILTIN
+from policies.scaling.fixed import Fixed
+from policies.testing import FakeCluster, FakeLane, fake_instance, fake_sequence
+
+DISPATCH: list[DispatchPolicy] = [RoundRobin(), RandomChoice(), LeastLoaded(), PowerOfTwo(), PrefixAffinity()]
+BATCH: list[BatchPolicy] = [PrefillFirst(), UnifiedBudget(), ChunkedPrefill(), DecodeFirst()]
+PARTITION: list[PartitionPolicy] = [NoPartition(), StaticShare(), SemiPd()]
+SCALING: list[ScalingPolicy] = [Fixed()]
+PREDICTION: list[LengthPredictor] = [NoPrediction(), Oracle()]
+LANE: LaneView = FakeLane()
+SEQUENCE: SequenceView = fake_sequence(0, 1)
+CLUSTER: ClusterView = FakeCluster((fake_instance(0),))
+
+
+def test_every_built_in_policy_is_checked_against_its_protocol() -> None:
+    every: list[Policy] = [*DISPATCH, *BATCH, *PARTITION, *SCALING, *PREDICTION]
+    checked = {(policy.kind, policy.name) for policy in every}
+    assert checked == {(kind, name) for kind, table in BUILTIN.items() for name in table}

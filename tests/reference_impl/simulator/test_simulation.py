@@ -1,0 +1,269 @@
+"""What the simulator does with a handful of requests, by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from policies.api import DECODE_ALL, IDLE, BatchPlan, Chunk, Dispatch, PolicyError
+from reference_impl.core.spec import ClusterSpec, Link
+from reference_impl.events import EventLog
+from reference_impl.simulator import Simulation, Summary, simulate
+from workloads.trace import Trace
+
+Deploy = Callable[..., ClusterSpec]
+Requests = Callable[..., Trace]
+
+
+def rows(spec: ClusterSpec, trace: Trace, **options: Any) -> tuple[Summary, list[dict[str, Any]]]:
+    log = EventLog(None)
+    summary = simulate(spec, trace, log, **options)
+    return summary, log.table().to_pylist()
+
+
+def times(events: list[dict[str, Any]], kind: str) -> dict[int, float]:
+    return {event["request"]: event["time_s"] for event in events if event["kind"] == kind}
+
+
+def test_one_request_takes_its_prefill_and_one_iteration_per_further_token(deploy: Deploy, requests: Requests) -> None:
+    summary, events = rows(deploy("colocated"), requests((1.0, 100, 5)))
+    assert times(events, "prefilled")[0] == pytest.approx(1.0 + 0.02)
+    assert times(events, "finish")[0] == pytest.approx(1.02 + 4 * 0.01)
+    assert summary.finished == 1
+    runs = [event for event in events if event["kind"] == "run"]
+    assert [run["iterations"] for run in runs] == [1, 4]
+
+
+def test_an_arrival_joins_at_the_next_iteration_boundary(deploy: Deploy, requests: Requests) -> None:
+    _, events = rows(deploy("colocated"), requests((0.0, 100, 50), (0.0451, 100, 2)))
+    # first prefill 0..0.02, decodes end at 0.03, 0.04, 0.05: the second prefill starts at 0.05
+    assert times(events, "admit")[1] == pytest.approx(0.05)
+    assert times(events, "prefilled")[1] == pytest.approx(0.07)
+
+
+def test_arrivals_of_one_moment_are_planned_together(deploy: Deploy, requests: Requests) -> None:
+    _, events = rows(deploy("colocated"), requests((0.5, 100, 2), (0.5, 100, 2), (0.5, 100, 2)))
+    assert times(events, "prefilled") == pytest.approx(dict.fromkeys(range(3), 0.5 + 0.04))
+
+
+def test_an_arrival_exactly_on_a_boundary_joins_there(deploy: Deploy, requests: Requests) -> None:
+    _, events = rows(deploy("colocated"), requests((0.0, 100, 50), (0.04, 100, 2)))
+    assert times(events, "admit")[1] == pytest.approx(0.04)
+
+
+def test_a_request_that_can_never_fit_is_rejected_and_the_others_go_on(deploy: Deploy, requests: Requests) -> None:
+    spec = deploy("colocated", kv_blocks=10)
+    summary, events = rows(spec, requests((0.0, 161, 2), (0.1, 160, 1), (0.2, 20, 3)))
+    assert (summary.finished, summary.rejected) == (2, 1)
+    reject = next(event for event in events if event["kind"] == "reject")
+    assert reject["request"] == 0
+    assert "163 tokens exceed" in reject["reason"]
+
+
+def test_context_limit_rejects_before_dispatch(deploy: Deploy, requests: Requests) -> None:
+    summary, events = rows(deploy("colocated", max_context_tokens=50), requests((0.0, 50, 1), (0.0, 49, 1)))
+    assert summary.rejected == 1
+    assert list(times(events, "dispatch")) == [1]
+
+
+def test_a_full_pool_preempts_the_latest_admitted_and_recomputes_it(deploy: Deploy, requests: Requests) -> None:
+    spec = deploy("colocated", kv_blocks=8)
+    summary, events = rows(spec, requests((0.0, 48, 40), (0.001, 48, 40)))
+    preempted = [event for event in events if event["kind"] == "preempt"]
+    assert preempted
+    assert {event["request"] for event in preempted} == {1}
+    assert summary.finished == 2
+    assert summary.preemptions == len(preempted)
+
+
+def test_disaggregation_waits_for_the_transfer_and_keeps_the_first_token(deploy: Deploy, requests: Requests) -> None:
+    link = Link(bandwidth_bytes_per_s=1e6, latency_s=0.5)
+    _, events = rows(deploy("prefill", "decode", link=link), requests((0.0, 100, 3)))
+    # 100 tokens x 1000 bytes at 1 MB/s and 0.5 s latency
+    transfer = next(event for event in events if event["kind"] == "transfer")
+    assert (transfer["start_s"], transfer["time_s"]) == (pytest.approx(0.02), pytest.approx(0.62))
+    assert times(events, "prefilled")[0] == pytest.approx(0.02)
+    assert times(events, "finish")[0] == pytest.approx(0.64)
+
+
+def test_transfers_of_one_sender_queue_on_its_link(deploy: Deploy, requests: Requests) -> None:
+    link = Link(bandwidth_bytes_per_s=1e6)
+    _, events = rows(deploy("prefill", "decode", link=link), requests((0.0, 100, 2), (0.0, 100, 2)))
+    starts = sorted(event["start_s"] for event in events if event["kind"] == "transfer")
+    assert starts[1] == pytest.approx(starts[0] + 0.1)
+
+
+def test_full_decode_pool_backs_up_into_the_prefill_instance(deploy: Deploy, requests: Requests) -> None:
+    spec = deploy("prefill", "decode", kv_blocks=10, link=Link(1e9))
+    _, events = rows(spec, requests((0.0, 100, 30), (0.0, 90, 30)))
+    finish = times(events, "finish")
+    transfer = {event["request"]: event["start_s"] for event in events if event["kind"] == "transfer"}
+    assert transfer[1] == pytest.approx(finish[0])
+
+
+def test_semi_pd_lanes_run_side_by_side_at_their_shares(deploy: Deploy, requests: Requests) -> None:
+    spec = deploy("semi_pd", partition="static_share:prefill_pct=50,decode_pct=50")
+    _, events = rows(spec, requests((0.0, 100, 100), (0.06, 100, 2)))
+    # alone at 50 %: prefill 0.04; decodes 0.02 each, so iteration 1 ends at 0.06
+    assert times(events, "prefilled")[0] == pytest.approx(0.04)
+    # both busy: half a device each, and 10 % contention
+    assert times(events, "prefilled")[1] == pytest.approx(0.06 + 0.02 * 2 * 1.1)
+    slowed = [event for event in events if event["kind"] == "run" and event["lane"] == "decode"]
+    assert slowed[1]["first_end_s"] - slowed[1]["start_s"] == pytest.approx(0.022)
+
+
+def test_semi_pd_hands_over_without_a_transfer(deploy: Deploy, requests: Requests) -> None:
+    _, events = rows(deploy("semi_pd", partition="none"), requests((0.0, 100, 3)))
+    assert not [event for event in events if event["kind"] in ("transfer", "preempt")]
+    assert times(events, "finish")[0] == pytest.approx(0.04)
+
+
+def test_prefix_hit_shortens_the_prefill(deploy: Deploy, requests: Requests) -> None:
+    trace = requests((0.0, 64, 1), (1.0, 64, 1), ids=((1, 2), (1, 3)), block_tokens=32)
+    _, events = rows(deploy("colocated"), trace)
+    admits = {event["request"]: event["tokens"] for event in events if event["kind"] == "admit"}
+    assert admits == {0: 0, 1: 32}
+    assert times(events, "prefilled")[1] == pytest.approx(1.0 + 0.01 + 32e-4)
+
+
+def test_prefix_caching_can_be_switched_off(deploy: Deploy, requests: Requests) -> None:
+    trace = requests((0.0, 64, 1), (1.0, 64, 1), ids=((1, 2), (1, 3)), block_tokens=32)
+    _, events = rows(deploy("colocated", prefix_caching=False), trace)
+    assert [event["tokens"] for event in events if event["kind"] == "admit"] == [0, 0]
+
+
+def test_block_sizes_that_do_not_divide_are_refused(deploy: Deploy, requests: Requests) -> None:
+    trace = requests((0.0, 64, 1), ids=((1, 2),), block_tokens=40)
+    with pytest.raises(ValueError, match="prefix blocks have 40 tokens, KV blocks 16"):
+        rows(deploy("colocated"), trace)
+
+
+def test_stale_reports_hide_earlier_dispatches(deploy: Deploy, requests: Requests) -> None:
+    trace = requests((0.0, 100, 9), (0.001, 100, 9), (0.002, 100, 9))
+    _, fresh = rows(deploy("colocated", "colocated"), trace)
+    _, stale = rows(deploy("colocated", "colocated", spec={"report_delay_s": 1.0}), trace)
+    assert [event["instance"] for event in fresh if event["kind"] == "dispatch"] == [0, 1, 0]
+    assert [event["instance"] for event in stale if event["kind"] == "dispatch"] == [0, 0, 0]
+
+
+def test_periodic_reports_show_the_state_at_the_last_tick(deploy: Deploy, requests: Requests) -> None:
+    trace = requests((0.0, 100, 50), (0.001, 100, 50), (0.3, 100, 50))
+    _, events = rows(deploy("colocated", "colocated", spec={"report_period_s": 0.2}), trace)
+    assert [event["instance"] for event in events if event["kind"] == "dispatch"] == [0, 0, 1]
+
+
+class Wrong:
+    """Dispatches to an instance that does not exist."""
+
+    kind = "dispatch"
+    name = "wrong"
+
+    def dispatch(self, request: object, cluster: object) -> object:
+        return Dispatch(7)
+
+
+class Never(Wrong):
+    """Leaves every request queued."""
+
+    def dispatch(self, request: object, cluster: object) -> object:
+        return None
+
+
+class Lazy:
+    """Never plans anything."""
+
+    kind = "batch"
+    name = "lazy"
+    plan_made: BatchPlan = IDLE
+
+    def plan(self, lane: object) -> BatchPlan:
+        return self.plan_made
+
+
+@pytest.mark.parametrize(
+    ("plan", "allowed"),
+    [
+        (BatchPlan((Chunk(9, 10),)), "waiting or partly prefilled requests, not of 9"),
+        (BatchPlan((Chunk(0, 0),)), "1 to 100 tokens of request 0, not 0"),
+        (BatchPlan((Chunk(0, 101),)), "1 to 100 tokens"),
+        (BatchPlan((Chunk(0, 10), Chunk(0, 10))), "one chunk per request"),
+        (BatchPlan(preempt=(0,)), "preemption of running requests"),
+        (BatchPlan(skip=frozenset((0,))), "skipping of running decodes"),
+        ("decode", "a BatchPlan"),
+    ],
+)
+def test_impossible_plans_are_refused_with_what_was_allowed(
+    deploy: Deploy, requests: Requests, plan: Any, allowed: str
+) -> None:
+    policy = Lazy()
+    policy.plan_made = plan
+    with pytest.raises(PolicyError, match=allowed) as error:
+        rows(_with_batch(deploy, policy), requests((0.0, 100, 3)))
+    assert "'lazy' on instance 0 (mixed lane)" in str(error.value)
+
+
+def _with_batch(deploy: Deploy, policy: object, **fields: Any) -> ClusterSpec:
+    spec = deploy("colocated", **fields)
+    return replace(spec, instances=tuple(replace(i, batch=lambda seed: policy) for i in spec.instances))
+
+
+def test_a_plan_beyond_the_engine_limits_is_refused(deploy: Deploy, requests: Requests) -> None:
+    policy = Lazy()
+    policy.plan_made = BatchPlan((Chunk(0, 60),))
+    with pytest.raises(PolicyError, match="max_batch_tokens = 50"):
+        rows(_with_batch(deploy, policy, max_batch_tokens=50), requests((0.0, 100, 3)))
+    policy.plan_made = BatchPlan((Chunk(0, 32), Chunk(1, 32)))
+    with pytest.raises(PolicyError, match=r"3 free KV blocks \(this plan takes 4\)"):
+        rows(_with_batch(deploy, policy, kv_blocks=3), requests((0.0, 32, 1), (0.0, 32, 1)))
+
+
+def test_dispatch_to_an_unknown_instance_is_refused(deploy: Deploy, requests: Requests) -> None:
+    spec = replace(deploy("colocated"), dispatch=Wrong())  # type: ignore[arg-type]
+    with pytest.raises(PolicyError, match=r"'wrong' decided Dispatch\(instance_id=7.*one of the instances \[0\]"):
+        rows(spec, requests((0.0, 10, 2)))
+
+
+@pytest.mark.parametrize("period_s", [None, 0.05])
+def test_a_policy_that_never_serves_ends_in_an_error_not_in_a_hang(
+    deploy: Deploy, requests: Requests, period_s: float | None
+) -> None:
+    spec = deploy("colocated", spec={"report_period_s": period_s})
+    with pytest.raises(PolicyError, match="1 were never dispatched by 'wrong'"):
+        rows(replace(spec, dispatch=Never()), requests((0.0, 10, 2)))  # type: ignore[arg-type]
+    lazy = _with_batch(deploy, Lazy(), spec={"report_period_s": period_s})
+    with pytest.raises(PolicyError, match="admitted to no iteration by batch policy lazy"):
+        rows(lazy, requests((0.0, 10, 2)))
+
+
+def test_skipped_decodes_pause_and_resume(deploy: Deploy, requests: Requests) -> None:
+    class Alternate(Lazy):
+        """Prefill, then leave request 0 out of every other iteration."""
+
+        count = 0
+
+        def plan(self, lane: Any) -> BatchPlan:
+            if lane.waiting:
+                return BatchPlan(tuple(Chunk(s.request_id, s.target_tokens) for s in lane.waiting), decode=False)
+            self.count += 1
+            return BatchPlan(skip=frozenset((0,))) if self.count % 2 else DECODE_ALL._replace(holds=False)
+
+    spec = _with_batch(deploy, Alternate())
+    summary, events = rows(spec, requests((0.0, 100, 5), (0.0, 100, 9)))
+    assert summary.finished == 2
+    kinds = [event["kind"] for event in events if event["request"] == 0]
+    assert kinds.count("pause") == kinds.count("resume") == 4
+    assert times(events, "finish")[0] == pytest.approx(times(events, "finish")[1])
+
+
+def test_the_state_is_clean_after_every_run(deploy: Deploy, requests: Requests) -> None:
+    trace = requests(*[(i * 0.01, 40 + i, 20 + i % 7) for i in range(40)])
+    for roles in (("colocated",), ("semi_pd",), ("prefill", "decode")):
+        simulation = Simulation(deploy(*roles, kv_blocks=20), trace, EventLog(None))
+        simulation.run()
+        for instance in simulation.instances:
+            instance.check_integrity()
+            assert instance.running == instance.waiting_tokens == instance.resting_tokens == 0
+            assert instance.pool.available == instance.pool.total

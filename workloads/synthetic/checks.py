@@ -1,0 +1,52 @@
+"""Checks of the parameters of synthetic workloads."""
+
+from __future__ import annotations
+
+import math
+from typing import TypeGuard
+
+from workloads.errors import TraceError, shown
+
+MAX_REQUESTS = 100_000_000
+"""More than any machine simulates; a slip of the keyboard should not fill the memory."""
+
+
+def positive(owner: object, **values: object) -> None:
+    """Each value is a finite number greater than 0."""
+    for name, value in values.items():
+        if not (_is_number(value) and value > 0):
+            raise TraceError(_refuse(owner, name, value, "finite numbers > 0"))
+
+
+def between(owner: object, low: float, high: float, **values: object) -> None:
+    """Each value is a number in ``low``..``high``."""
+    for name, value in values.items():
+        if not (_is_number(value) and low <= value <= high):
+            raise TraceError(_refuse(owner, name, value, f"numbers {low}..{high}"))
+
+
+def whole(owner: object, low: int, high: int, **values: object) -> None:
+    """Each value is an integer in ``low``..``high``."""
+    for name, value in values.items():
+        if type(value) is not int or not low <= value <= high:
+            raise TraceError(_refuse(owner, name, value, f"integers {low}..{high}"))
+
+
+def one_of(owner: object, choices: tuple[str, ...], **values: object) -> None:
+    """Each value is one of ``choices``."""
+    for name, value in values.items():
+        if value not in choices:
+            raise TraceError(_refuse(owner, name, value, ", ".join(choices)))
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond every float
+        return False
+
+
+def _refuse(owner: object, name: str, value: object, allowed: str) -> str:
+    return f"{type(owner).__name__}: {name}={shown(value)} (allowed: {allowed})"
