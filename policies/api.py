@@ -183,6 +183,11 @@ class LaneView(Protocol):
         ...
 
     @property
+    def paused(self) -> Collection[SequenceView]:
+        """Decodes that the plan before skipped. They take part again unless this plan skips them too."""
+        ...
+
+    @property
     def free_blocks(self) -> int:
         """KV blocks that can be had now: unused, or cached for a prefix that nobody references."""
         ...
@@ -294,15 +299,16 @@ class BatchPlan(NamedTuple):
 
     prefills: tuple[Chunk, ...] = ()
     decode: bool = True
-    """All running decodes take part (less ``skip``); False: none does."""
+    """All running decodes take part, paused ones included, less ``skip``; False: none does."""
     skip: frozenset[int] = frozenset()
+    """Decodes to leave out of this iteration; they keep their KV."""
     preempt: tuple[int, ...] = ()
     """Drop these running sequences first; they are recomputed. Without it the host preempts the latest arrival
     whenever the decodes of the plan do not fit."""
     holds: bool = False
     """A promise: while nobody arrives, finishes, is preempted or ends its prefill, the policy would return this
-    very plan again (for prefills: the same chunk sizes, as long as more than that is left). Lets a host run many
-    iterations without asking."""
+    very plan again (for prefills: the same chunk sizes, as long as more than that is left) until its blocks cannot be
+    had. Lets a host run many iterations without asking."""
     reason: str | None = None
 
 

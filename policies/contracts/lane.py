@@ -50,6 +50,7 @@ class FakeLane:
     """Blocks that another lane of the same instance holds."""
     waiting: list[FakeSequence] = field(default_factory=list)
     prefilling: list[FakeSequence] = field(default_factory=list)
+    paused: list[FakeSequence] = field(default_factory=list)
     decodes: list[FakeSequence] = field(default_factory=list)
     estimate: Estimate = field(default_factory=FakeEstimate)
 

@@ -119,16 +119,18 @@ class Instance:
         Raises PolicyError for a decision that cannot be carried out; then nothing has changed.
         """
         lane.now_s = now_s
-        joined = lane.incoming
-        if joined:
-            lane.incoming = []
-            for sequence in joined:
+        if lane.incoming:
+            for sequence in lane.incoming:
                 self.resting_tokens -= sequence.computed_tokens
                 lane.join(sequence)
-        if not (lane.decodes or lane.waiting or lane.prefills or lane.paused):
+            lane.incoming = []
+        if not (lane.decodes or lane.waiting or lane.prefills or lane.skipped):
             return None
-        plan = lane.batch.plan(lane)
-        return apply_plan(self, lane, plan, joined, now_s)
+        preemptions = self.preemptions
+        iteration = apply_plan(self, lane, lane.batch.plan(lane), now_s)
+        if iteration is None and self.preemptions > preemptions:  # all it did was make room: ask what to run there
+            return self.plan(lane, now_s)
+        return iteration
 
     def repeats(self, iteration: Iteration, limit: int) -> int:
         """How many times, at most ``limit``, a holding iteration can be repeated before its plan must be asked anew."""
@@ -211,7 +213,7 @@ class Instance:
             lane.leave(sequence)
         else:
             self.resting_tokens -= sequence.computed_tokens
-            if lane.paused.pop(sequence.request_id, None) is None:
+            if lane.skipped.pop(sequence.request_id, None) is None:
                 del lane.prefills[sequence.request_id]
                 self.waiting_tokens -= remaining
         self.running -= 1
@@ -333,7 +335,7 @@ class Instance:
         for lane in self.lanes:
             yield from lane.prefills.values()
             yield from lane.decodes
-            yield from lane.paused.values()
+            yield from lane.paused
             yield from lane.incoming
 
     def check_integrity(self, leaving: Collection[Sequence] = ()) -> None:

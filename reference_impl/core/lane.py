@@ -33,6 +33,7 @@ class Lane:
         "incoming",
         "instance",
         "instance_id",
+        "joined",
         "kind",
         "max_batch_tokens",
         "max_sequences",
@@ -41,6 +42,7 @@ class Lane:
         "pool",
         "prefilling",
         "prefills",
+        "skipped",
         "steps",
         "total_blocks",
         "waiting",
@@ -59,14 +61,17 @@ class Lane:
         """KV tokens of the running decodes, those of an iteration under way included."""
         self.incoming: list[Sequence] = []
         """Prefilled sequences that decode from the next iteration on."""
+        self.joined: list[Sequence] = []
+        """Sequences that were added to the decode batch since the last iteration was planned."""
         self.prefills: dict[int, Sequence] = {}
-        self.paused: dict[int, Sequence] = {}
+        self.skipped: dict[int, Sequence] = {}
         self._decodes: dict[int, Sequence] = {}
         self._waiting: OrderedDict[int, Sequence] = OrderedDict()
         self.instance_id = instance.instance_id
         self.waiting: ValuesView[Sequence] = self._waiting.values()
         self.prefilling: ValuesView[Sequence] = self.prefills.values()
         self.decodes: ValuesView[Sequence] = self._decodes.values()
+        self.paused: ValuesView[Sequence] = self.skipped.values()
         self.total_blocks = instance.spec.kv_blocks
         self.block_tokens = instance.spec.block_tokens
         self.max_sequences = instance.spec.max_sequences
@@ -126,7 +131,7 @@ class Lane:
 
     def running(self, request_id: int) -> Sequence | None:
         """The sequence of that id that holds KV on this lane, if there is one."""
-        return self._decodes.get(request_id) or self.prefills.get(request_id) or self.paused.get(request_id)
+        return self._decodes.get(request_id) or self.prefills.get(request_id) or self.skipped.get(request_id)
 
     def join(self, sequence: Sequence) -> None:
         """Add a prefilled sequence to the decode batch."""
@@ -138,6 +143,7 @@ class Lane:
         sequence.bucket = (count - context) % self.block_tokens
         self._due[sequence.bucket] += 1
         self._decodes[sequence.request_id] = sequence
+        self.joined.append(sequence)
         self.context_tokens += context
 
     def leave(self, sequence: Sequence) -> None:

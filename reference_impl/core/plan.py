@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from reference_impl.core.instance import Instance
 
 
-def apply_plan(
-    instance: Instance, lane: Lane, plan: BatchPlan, joined: list[Sequence], now_s: float
-) -> Iteration | None:
+def apply_plan(instance: Instance, lane: Lane, plan: BatchPlan, now_s: float) -> Iteration | None:
     """Check ``plan`` and reserve what it needs; None where it runs nothing.
 
     Order, as in vLLM: preemptions that the policy names, then the decodes (where they do not fit, the latest
@@ -29,8 +27,8 @@ def apply_plan(
     if preempt:
         _preempt_named(instance, lane, plan, now_s)
         holds = False
-    if skip or lane.paused:
-        joined = [*joined, *_change_skipped(instance, lane, plan, now_s)]
+    if skip or lane.skipped:
+        _change_skipped(instance, lane, plan, now_s)
     decodes = len(lane.decodes) if decode else 0
     pool = lane.pool
     if decodes and lane.decode_blocks > pool.available:
@@ -56,8 +54,10 @@ def apply_plan(
             ended = [*ended, sequence]
     low, high = _spread(lane) if decodes and instance.spec.latency.needs_spread else (0, 0)
     work = _new(Work, (parts, decodes, lane.context_tokens if decodes else 0, low, high))
+    joined = lane.joined
     if joined:
-        joined = [sequence for sequence in joined if sequence.steps is lane.steps]
+        lane.joined = []
+        joined = [sequence for sequence in dict.fromkeys(joined) if sequence.steps is lane.steps]
     return Iteration(lane, chunks, decodes, joined, ended, work, holds)
 
 
@@ -113,33 +113,30 @@ def _preempt_named(instance: Instance, lane: Lane, plan: BatchPlan, now_s: float
         instance.preempt(sequence, lane, now_s, plan.reason or "named by the batch policy")
 
 
-def _change_skipped(instance: Instance, lane: Lane, plan: BatchPlan, now_s: float) -> list[Sequence]:
-    """Pause the decodes that the plan skips and take the others back; returns those that were taken back."""
-    resumed = []
-    unknown = [i for i in plan.skip if i not in lane.paused and (lane.running(i) is None or i in lane.prefills)]
+def _change_skipped(instance: Instance, lane: Lane, plan: BatchPlan, now_s: float) -> None:
+    """Pause the decodes that the plan skips and take the others back."""
+    unknown = [i for i in plan.skip if i not in lane.skipped and (lane.running(i) is None or i in lane.prefills)]
     unknown = [i for i in unknown if i not in plan.preempt]
     if unknown:
         _refuse(lane, plan, f"skipping of running decodes, not of {unknown[0]}")
-    for request_id in [i for i in lane.paused if i not in plan.skip]:
-        sequence = lane.paused.pop(request_id)
+    for request_id in [i for i in lane.skipped if i not in plan.skip]:
+        sequence = lane.skipped.pop(request_id)
         instance.resting_tokens -= sequence.computed_tokens
         lane.join(sequence)
-        resumed.append(sequence)
         instance.log.resume.append((now_s, request_id, instance.instance_id, lane.kind))
     for request_id in sorted(plan.skip):
         skipped = lane.running(request_id)
         if skipped is not None and skipped.steps is not None:
             lane.leave(skipped)
-            lane.paused[request_id] = skipped
+            lane.skipped[request_id] = skipped
             instance.resting_tokens += skipped.computed_tokens
             instance.log.pause.append((now_s, request_id, instance.instance_id, lane.kind))
-    return resumed
 
 
 def _make_room(instance: Instance, lane: Lane, now_s: float) -> int:
     """Preempt, latest admitted first, until the remaining decodes fit; returns how many those are."""
     while lane.decodes and lane.decode_blocks > lane.pool.available:
-        holders = [*lane.decodes, *lane.prefills.values(), *lane.paused.values()]
+        holders = [*lane.decodes, *lane.prefills.values(), *lane.paused]
         instance.preempt(max(holders, key=_admission), lane, now_s, "no free KV block")
     return len(lane.decodes)
 

@@ -70,6 +70,11 @@ class InstanceSpec:
             value = getattr(self, name)
             if value < 1:
                 raise ValueError(f"{name} is {value}; allowed: 1 or more")
+        if self.role != "prefill" and self.max_sequences > self.max_batch_tokens:
+            raise ValueError(
+                f"max_sequences is {self.max_sequences}; allowed: at most max_batch_tokens, {self.max_batch_tokens}"
+                " (each decode is a token of its iteration)"
+            )
         if self.role == "semi_pd" and self.partition is None:
             raise ValueError("a semi_pd instance needs a partition policy (for instance none or semi_pd)")
 

@@ -214,7 +214,7 @@ def test_a_plan_beyond_the_engine_limits_is_refused(deploy: Deploy, requests: Re
     policy = Lazy()
     policy.plan_made = BatchPlan((Chunk(0, 60),))
     with pytest.raises(PolicyError, match="max_batch_tokens = 50"):
-        rows(_with_batch(deploy, policy, max_batch_tokens=50), requests((0.0, 100, 3)))
+        rows(_with_batch(deploy, policy, max_batch_tokens=50, max_sequences=50), requests((0.0, 100, 3)))
     policy.plan_made = BatchPlan((Chunk(0, 32), Chunk(1, 32)))
     with pytest.raises(PolicyError, match=r"3 free KV blocks \(this plan takes 4\)"):
         rows(_with_batch(deploy, policy, kv_blocks=3), requests((0.0, 32, 1), (0.0, 32, 1)))
@@ -256,6 +256,75 @@ def test_skipped_decodes_pause_and_resume(deploy: Deploy, requests: Requests) ->
     kinds = [event["kind"] for event in events if event["request"] == 0]
     assert kinds.count("pause") == kinds.count("resume") == 4
     assert times(events, "finish")[0] == pytest.approx(times(events, "finish")[1])
+
+
+def test_a_plan_that_only_preempts_is_followed_by_another(deploy: Deploy, requests: Requests) -> None:
+    class Restart(Lazy):
+        """Drop the first request once, when it has three tokens, and do nothing else in that plan."""
+
+        done = False
+
+        def plan(self, lane: Any) -> BatchPlan:
+            running = [s for s in lane.decodes if s.generated_tokens == 3 and not self.done]
+            if running:
+                self.done = True
+                return BatchPlan(decode=False, preempt=(running[0].request_id,), reason="restart")
+            if lane.waiting:
+                return BatchPlan(tuple(Chunk(s.request_id, s.target_tokens) for s in lane.waiting), decode=False)
+            return BatchPlan()
+
+    summary, events = rows(_with_batch(deploy, Restart()), requests((0.0, 100, 6)))
+    assert (summary.finished, summary.preemptions) == (1, 1)
+    preempt = next(event for event in events if event["kind"] == "preempt")
+    assert (preempt["tokens"], preempt["reason"]) == (3, "restart")
+    # 2 decodes, then 103 tokens are prefilled again and bring the fourth, then 2 decodes
+    assert times(events, "finish")[0] == pytest.approx(0.02 + 0.02 + 0.01 + 103e-4 + 0.02)
+
+
+def test_decodes_that_a_plan_leaves_out_are_not_forgotten(deploy: Deploy, requests: Requests) -> None:
+    class PromptsFirst(Lazy):
+        """One prompt at a time; decodes only once nothing waits."""
+
+        def plan(self, lane: Any) -> BatchPlan:
+            for sequence in lane.waiting:
+                return BatchPlan((Chunk(sequence.request_id, sequence.target_tokens),), decode=False)
+            return DECODE_ALL
+
+    summary, events = rows(_with_batch(deploy, PromptsFirst()), requests((0.0, 100, 4), (0.0, 100, 4)))
+    assert summary.finished == 2
+    assert times(events, "finish") == pytest.approx({0: 0.04 + 0.03, 1: 0.04 + 0.03})
+
+
+def test_block_tables_name_every_block_once(deploy: Deploy, requests: Requests) -> None:
+    class Named(Lazy):
+        """Prefill first, and look at the block tables of all running sequences, as an engine does."""
+
+        tables = 0
+
+        def plan(self, lane: Any) -> BatchPlan:
+            if lane.waiting:
+                sequence = next(iter(lane.waiting))
+                left = lane.uncomputed_tokens(sequence)
+                if lane.blocks_needed(sequence, left) <= lane.free_blocks:
+                    return BatchPlan((Chunk(sequence.request_id, left),), decode=False)
+            running = [*lane.decodes, *lane.prefilling]
+            private = []
+            for sequence in running:
+                table = lane.instance.name_blocks(sequence)
+                assert len(table) == -(-sequence.context_tokens // 16)
+                private += sequence.blocks
+                self.tables += 1
+            assert len(private) == len(set(private))
+            lane.instance.check_integrity()
+            return BatchPlan()
+
+    policy = Named()
+    shared = tuple((1, 2, 100 + i) for i in range(8))
+    trace = requests(*[(i * 0.03, 90, 30) for i in range(8)], ids=shared, block_tokens=32)
+    summary, _ = rows(_with_batch(deploy, policy, kv_blocks=24), trace)
+    assert summary.finished == 8
+    assert summary.preemptions > 0
+    assert policy.tables > 100
 
 
 def test_the_state_is_clean_after_every_run(deploy: Deploy, requests: Requests) -> None:

@@ -69,7 +69,7 @@ def test_equally_shared_decodes_behave_as_processor_sharing(deploy: Deploy, affi
     """An iteration of B decodes lasts B quanta, so each gets 1/B of the device: E[T | size] = size / (1 - load)."""
     load, mean_tokens, per_decode_s = 0.6, 60, 1e-3
     model = affine(base_s=1e-9, per_chunk_token_s=0.0, per_decode_s=per_decode_s)
-    spec = deploy("colocated", max_sequences=100_000, kv_blocks=1_000_000, latency=model)
+    spec = deploy("colocated", max_sequences=100_000, max_batch_tokens=100_000, kv_blocks=1_000_000, latency=model)
     slopes, means = [], []
     for seed in range(4):
         tokens = 1 + np.random.default_rng(200 + seed).geometric(1 / mean_tokens, REQUESTS)
