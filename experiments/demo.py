@@ -11,6 +11,7 @@ from experiments.compare_config import CompareConfig
 from experiments.config_file import load
 
 _CONFIGS = Path(__file__).with_name("configs")
+_NAMES = ("demo.yaml", "demo_contention.yaml")
 _PROCESSES = 2
 REPORT, CONTENTION_REPORT = "report.html", "contention.html"
 ASSUMPTION = (
@@ -87,9 +88,6 @@ def _seen_from_semi_pd(found: Comparison, workload: str, other: str) -> str:
 
 def _gamma(workload: str) -> str:
     return workload.removeprefix("gamma ")
-
-
-_NAMES = ("demo.yaml", "demo_contention.yaml")
 
 
 def _smaller(config: CompareConfig, seeds: int | None, requests: int | None) -> CompareConfig:
