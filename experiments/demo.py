@@ -13,7 +13,8 @@ from experiments.config_file import load
 _CONFIGS = Path(__file__).with_name("configs")
 _NAMES = ("demo.yaml", "demo_contention.yaml")
 _PROCESSES = 2
-REPORT, CONTENTION_REPORT = "report.html", "contention.html"
+REPORT = "report.html"
+TITLE = "Four ways to use four devices, and what the verdict on semi-PD rests on"
 ASSUMPTION = (
     "How much the two lanes of a semi-PD instance slow each other, beyond their shares, while both compute is an"
     " assumption of the cost model: no public measurement exists."
@@ -22,11 +23,11 @@ ASSUMPTION = (
 
 @dataclass(frozen=True)
 class Demo:
-    """Both comparisons, and the pages that show them."""
+    """Both comparisons, and the page that shows them."""
 
     policies: Comparison
     contention: Comparison
-    pages: tuple[Path, ...]
+    page: Path
 
 
 def run_demo(
@@ -36,7 +37,7 @@ def run_demo(
     seeds: int | None = None,
     requests: int | None = None,
 ) -> Demo:
-    """Run both comparisons into ``out`` (finished cases there are not run again) and write the pages.
+    """Run both comparisons into ``out`` (finished cases there are not run again) and write the page.
 
     ``seeds`` and ``requests`` make it smaller than configured.
     """
@@ -45,7 +46,7 @@ def run_demo(
         compare(config, out, processes=_PROCESSES, progress=progress, source=name)
         for config, name in zip(wanted, _NAMES, strict=True)
     )
-    return Demo(policies, contention, _write_pages(out, policies, contention))
+    return Demo(policies, contention, _write_page(out, policies, contention))
 
 
 def as_text(demo: Demo) -> str:
@@ -99,26 +100,24 @@ def _smaller(config: CompareConfig, seeds: int | None, requests: int | None) -> 
     return CompareConfig.model_validate(content)
 
 
-def _write_pages(out: Path, policies: Comparison, contention: Comparison) -> tuple[Path, ...]:
-    from experiments.report.page import Note, write_report
+def _write_page(out: Path, policies: Comparison, contention: Comparison) -> Path:
+    from experiments.report import Note, Part, write_report
 
-    found, rate = contention.config, contention.config.rates[0]
-    swept = " ".join(
-        f"Against {name}: "
-        + ", ".join(f"gamma {_gamma(w)} {_seen_from_semi_pd(contention, w, name)}" for w in found.workloads)
-        + "."
-        for name in found.variants
-        if name != found.baseline_name
-    )
-    verdict = f"{ASSUMPTION} Swept at {rate:g} requests/s, difference in SLO attainment of semi-PD. {swept}"
-    pages = (out / REPORT, out / CONTENTION_REPORT)
-    write_report(
-        policies,
-        pages[0],
-        (Note("What the verdict on semi-PD rests on", f"{verdict} The sweep is drawn in {pages[1].name}."),),
-    )
-    write_report(contention, pages[1], (Note("An assumption, swept", ASSUMPTION),))
-    return pages
+    page = out / REPORT
+    assumption = Note("What the verdict on semi-PD rests on", f"{ASSUMPTION} The second part sweeps it.")
+    verdict = Note("The verdict on semi-PD, by assumed contention", _swept(contention))
+    write_report(page, Part(policies, (assumption,)), Part(contention, (verdict,)), title=TITLE)
+    return page
+
+
+def _swept(found: Comparison) -> str:
+    """The verdicts on semi-PD in words, a line for each policy that it is compared with."""
+    lines = [f"Difference in SLO attainment, semi-PD minus the other, at {found.config.rates[0]:g} requests/s."]
+    for name in found.config.variants:
+        if name != found.config.baseline_name:
+            verdicts = (f"gamma {_gamma(w)} {_seen_from_semi_pd(found, w, name)}" for w in found.config.workloads)
+            lines.append(f"Against {name}: {', '.join(verdicts)}.")
+    return "\n".join(lines)
 
 
 def _title(found: Comparison) -> str:

@@ -3,7 +3,7 @@
 A policy is a dataclass with plain ``def`` methods.  It reads its arguments, its own fields and ``self.rng``
 (a ``random.Random`` that the host assigns before the first call); it has no clock, no I/O, no await and no global
 randomness.  Same seed and same views give the same decisions.  It survives ``pickle`` in mid-run and names only
-ids that it was shown.  The host validates each decision and raises :class:`PolicyError` before anything changes.
+ids that it was shown.  The host validates each decision; one that cannot be carried out raises :class:`PolicyError`.
 
 Hot-path views (:class:`LaneView`, :class:`SequenceView`, :class:`ClusterView`) are read-only protocols that the
 host's live objects satisfy; cold-path views are immutable tuples that are replaced when an instance reports.
@@ -15,7 +15,7 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 Role = Literal["colocated", "prefill", "decode", "semi_pd"]
 LaneKind = Literal["mixed", "prefill", "decode"]
@@ -82,7 +82,7 @@ class InstanceView(NamedTuple):
     running_requests: int
     """Sequences that hold KV: partly prefilled, decoding, or being handed over."""
     waiting_tokens: int
-    """Prompt tokens of this instance's requests that are not computed yet."""
+    """Tokens of this instance's requests that have no KV here yet: not computed, or not handed over."""
     context_tokens: int
     """Tokens whose KV the running sequences hold."""
     free_blocks: int
@@ -151,7 +151,12 @@ class SequenceView(Protocol):
 
     @property
     def computed_tokens(self) -> int:
-        """Tokens whose KV exists (prefix hits included); 0 while waiting."""
+        """Of :attr:`target_tokens`, those that are computed (prefix hits included); 0 while waiting."""
+        ...
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens whose KV it holds; of a running decode, the iterations so far included."""
         ...
 
     @property
@@ -179,7 +184,8 @@ class LaneView(Protocol):
 
     @property
     def decodes(self) -> Collection[SequenceView]:
-        """Running decodes, oldest first. All of them take part in the next iteration unless a plan skips some."""
+        """Running decodes, in the order in which they joined. All of them take part in the next iteration unless a plan
+        skips some."""
         ...
 
     @property
@@ -388,9 +394,6 @@ class LengthPredictor(Policy, Protocol):
 
 @runtime_checkable
 class Observer(Protocol):
-    """A policy that keeps counts of what happened."""
+    """A dispatch policy that keeps counts of what happened."""
 
     def observe(self, event: PolicyEvent) -> None: ...
-
-
-Parameters = Mapping[str, Any]

@@ -1,7 +1,7 @@
 """Rows of several kinds as one Arrow table.
 
 Columns are handed over as buffers: pyarrow's own conversions from numpy and lists import pandas where it is installed,
-which takes longer than a small simulation.
+and decoding a dictionary imports ``pyarrow.compute``; either takes longer than a small simulation.
 """
 
 from __future__ import annotations
@@ -23,17 +23,22 @@ _NUMPY: dict[pa.DataType, type[np.generic]] = {
 }
 
 
-def column(cells: Sequence[Any], type_: pa.DataType, texts: dict[str, int]) -> NDArray[Any]:
-    """Cells of one kind and field as numbers; a text becomes its place in ``texts`` (which grows), None -1."""
+def column(cells: Sequence[Any], type_: pa.DataType, texts: dict[str | None, int]) -> NDArray[Any]:
+    """Cells of one kind and field as numbers; a text becomes its place in ``texts`` (which grows).
+
+    ``texts`` begins as ``{None: -1}``.
+    """
     if type_ == pa.string():
-        cells = [-1 if text is None else texts.setdefault(text, len(texts)) for text in cells]
+        for text in dict.fromkeys(cells):
+            texts.setdefault(text, len(texts) - 1)
+        cells = list(map(texts.__getitem__, cells))
     return np.array(cells, _NUMPY[type_])
 
 
 def interleaved(gathered: Gathered, texts: list[str], schema: pa.Schema) -> pa.Table:
     """One table of the columns of several kinds, its rows ordered by ``time_s`` and, within a moment, by kind.
 
-    A column that a kind lacks is null there.
+    A column that a kind lacks is null there. The key is the kind, unless the columns hold a ``kind`` of their own.
     """
     blocks = {
         kind: {name: np.concatenate(parts) for name, parts in columns.items()} for kind, columns in gathered.items()
@@ -55,9 +60,9 @@ def _array(
 ) -> pa.Array:
     if field.name == "kind":
         codes = np.empty(count, np.int32)
-        for code, places in enumerate(where.values()):
-            codes[places] = code
-        return _texts(codes, list(where))
+        for code, (name, places) in enumerate(where.items(), len(texts)):
+            codes[places] = blocks[name].get("kind", code)
+        return _texts(codes, [*texts, *where])
     is_text = field.type == pa.string()
     values = np.full(count, -1 if is_text else 0, _NUMPY[field.type])
     present = np.zeros(count, np.bool_)
@@ -72,11 +77,14 @@ def _array(
 
 def _texts(codes: NDArray[np.int32], texts: list[str]) -> pa.Array:
     """The texts that ``codes`` index; null where a code is negative."""
-    encoded = [text.encode() for text in texts]
-    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
-    known = pa.StringArray.from_buffers(len(texts), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded)))
-    indices = pa.Array.from_buffers(pa.int32(), len(codes), [_bitmap(codes >= 0), pa.py_buffer(codes)])
-    return pa.DictionaryArray.from_arrays(indices, known).dictionary_decode()
+    encoded = np.array(
+        [*(text.encode(errors="backslashreplace") for text in texts), b""], dtype=object
+    )  # the last is that of code -1
+    lengths = np.array([len(text) for text in encoded], np.int32)
+    ends = np.zeros(len(codes) + 1, np.int32)
+    np.cumsum(lengths[codes], out=ends[1:])
+    content = pa.py_buffer(b"".join(encoded[codes].tolist()))
+    return pa.StringArray.from_buffers(len(codes), pa.py_buffer(ends), content, _bitmap(codes >= 0))
 
 
 def _bitmap(present: NDArray[np.bool_]) -> pa.Buffer | None:

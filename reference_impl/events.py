@@ -1,7 +1,7 @@
 """The one event log: what every host emits, and how every token time is rebuilt from it.
 
-One row per event, ordered by time and, within one moment, by kind (:data:`ROW_FIELDS`). Columns that do not apply
-hold null. The columns:
+One row per event; within a row group ordered by time and, within one moment, by kind (:data:`ROW_FIELDS`). Columns that
+do not apply hold null. The columns:
 
 ========== ======= ==========================================================================================
 time_s     float64 when it happened; of a run: the end of its last iteration
@@ -29,7 +29,7 @@ The kinds:
                On a colocated or semi-PD instance it takes part in the decodes of that instance from here on
 ``transfer``   its KV was handed over to ``instance`` between start_s and time_s; tokens = tokens of KV;
                it takes part in the decodes of that instance from here on
-``pause`` / ``resume``  a plan skips this decode / takes it back
+``pause`` / ``resume``  a plan skips this decode / takes it back; tokens = tokens generated so far
 ``preempt``    dropped from ``instance``; tokens = tokens generated so far; it will be admitted again
 ``finish``     its last token; tokens = output tokens
 ``reject``     refused or failed for good; reason says why
@@ -108,17 +108,15 @@ ROW_FIELDS: dict[str, tuple[str, ...]] = {
     "prefilled": ("time_s", "request", "instance", "lane", "tokens"),
     "finish": ("time_s", "request", "instance", "lane", "tokens"),
     "transfer": ("time_s", "request", "instance", "lane", "tokens", "start_s"),
-    "preempt": ("time_s", "request", "instance", "lane", "tokens", "reason"),
-    "pause": ("time_s", "request", "instance", "lane"),
-    "resume": ("time_s", "request", "instance", "lane"),
+    "change": ("time_s", "kind", "request", "instance", "lane", "tokens", "reason"),
     "arrive": ("time_s", "request", "tokens"),
     "dispatch": ("time_s", "request", "instance", "reason"),
     "reject": ("time_s", "request", "reason"),
     "admit": ("time_s", "request", "instance", "lane", "tokens"),
     "partition": ("time_s", "instance", "tokens", "batch", "reason"),
 }
-"""The fields of each kind's row, in order. Kinds stand in the order in which the events of one moment are logged:
-what a moment ends comes before what it begins."""
+"""The fields of each list's rows, in order; a list is a kind, or names the kind in each row. Lists stand in the order
+in which the events of one moment are logged: what a moment ends comes before what it begins."""
 
 
 class EventLog:
@@ -133,9 +131,8 @@ class EventLog:
         self.run: list[tuple[Any, ...]] = []
         self.prefilled: list[tuple[Any, ...]] = []
         self.finish: list[tuple[Any, ...]] = []
-        self.preempt: list[tuple[Any, ...]] = []
-        self.pause: list[tuple[Any, ...]] = []
-        self.resume: list[tuple[Any, ...]] = []
+        self.change: list[tuple[Any, ...]] = []
+        """``preempt``, ``pause`` and ``resume``, which one moment can bring in any order."""
         self.transfer: list[tuple[Any, ...]] = []
         self.arrive: list[tuple[Any, ...]] = []
         self.dispatch: list[tuple[Any, ...]] = []
@@ -145,7 +142,7 @@ class EventLog:
         self.rows_written = 0
         self._gathered: dict[str, dict[str, list[NDArray[Any]]]] = {}
         self._gathered_rows = 0
-        self._texts: dict[str, int] = {}
+        self._texts: dict[str | None, int] = {None: -1}
         self._schema = SCHEMA.with_metadata({"semiflow": json.dumps(dict(metadata or {}), sort_keys=True)})
         self._tables: list[pa.Table] = []
         self._path = path
@@ -164,7 +161,7 @@ class EventLog:
         if not self._gathered_rows:
             return
         gathered = {kind: self._gathered[kind] for kind in ROW_FIELDS if kind in self._gathered}
-        table = interleaved(gathered, list(self._texts), self._schema)
+        table = interleaved(gathered, [text for text in self._texts if text is not None], self._schema)
         self.rows_written += table.num_rows
         self._gathered = {}
         self._gathered_rows = 0
@@ -223,4 +220,8 @@ class EventLog:
 
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     texts = [name for name, type_ in _TYPES.items() if type_ == pa.string()]
-    return pq.ParquetWriter(path, schema, compression="zstd", compression_level=1, use_dictionary=texts)
+    try:
+        return pq.ParquetWriter(path, schema, compression="zstd", compression_level=1, use_dictionary=texts)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise

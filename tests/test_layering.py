@@ -26,7 +26,10 @@ ALLOWED = {
         *("policies", "workloads", "reference_impl.core", "reference_impl.latency"),
         *("reference_impl.simulator", "reference_impl.events"),
     ),
-    "reference_impl/metrics": ("reference_impl.metrics", "reference_impl.events", "reference_impl.core.spec"),
+    "reference_impl/metrics": (
+        *("workloads", "reference_impl.metrics"),
+        *("reference_impl.events", "reference_impl.core.spec"),
+    ),
     "reference_impl": OURS[:3],
     "experiments": OURS,
 }

@@ -19,11 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit the process."""
     signal.signal(signal.SIGTERM, _interrupt)
     sys.path.append("")  # the current folder, for module:Class; last, so that nothing there hides our packages
+    # numpy's OpenBLAS would start threads that spin for 0.06 CPU seconds; nothing here multiplies matrices
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     given = sys.argv[1:] if arguments is None else arguments
-    if given[:1] == ["simulate"]:
-        from experiments.cli.startup import keep_pandas_out_of_pyarrow
-
-        keep_pandas_out_of_pyarrow()
     try:
         code = run(given)
         sys.stdout.flush()

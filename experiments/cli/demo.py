@@ -11,13 +11,12 @@ from experiments.cli.progress import progress
 
 
 def demo(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the pages and the finished cases go.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the page and the finished cases go.")] = Path("demo"),
 ) -> None:
-    """Compare four ways to serve chat traffic with four devices; prints tables, writes pages. Under a minute."""
+    """Compare four ways to serve chat traffic with four devices; prints tables, writes a page. Under a minute."""
     from experiments.demo import as_text, run_demo
 
     with progress("simulating") as report:
         found = run_demo(out, report)
     typer.echo(as_text(found))
-    for page in found.pages:
-        typer.echo(f"page: {page}")
+    typer.echo(f"page: {found.page}")

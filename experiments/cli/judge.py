@@ -40,7 +40,7 @@ def compare(
     DIR keeps every finished case: an interrupted or extended comparison goes on where it was.
     """
     from experiments import compare as comparison
-    from experiments.report import write_report
+    from experiments.report import Part, write_report
 
     wanted = _with_baseline(config, baseline)
     folder = out if out is not None else Path(config.stem)
@@ -48,7 +48,7 @@ def compare(
         found = comparison.compare(wanted, folder, processes=processes, progress=report, source=str(config))
     regressions = comparison.gate(found) if gate else []
     page = folder / "report.html"
-    write_report(found, page)
+    write_report(page, Part(found))
     if json_ is not None:
         _write_json(json_, {**found.to_json(), "regressions": [asdict(judgement) for judgement in regressions]})
     for judgement in found.judgements:

@@ -1,5 +1,5 @@
-"""One self-contained HTML page about a comparison: no network, no scripts, every figure inline."""
+"""One self-contained HTML page about comparisons: no network, no scripts, every figure inline."""
 
-from experiments.report.page import render, write_report
+from experiments.report.page import Note, Part, render, write_report
 
-__all__ = ["render", "write_report"]
+__all__ = ["Note", "Part", "render", "write_report"]

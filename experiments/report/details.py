@@ -9,7 +9,7 @@ from experiments.compare import Comparison
 from experiments.report.axis import Point
 from experiments.report.facts import target_of
 from experiments.report.labels import plain
-from experiments.report.theme import MUTED, legend, palette, panels, plain_ticks, to_svg
+from experiments.report.theme import MUTED, Colours, legend, panels, plain_ticks, to_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,14 +18,14 @@ _CURVES = (("ttft_ms", "TTFT (ms)"), ("tpot_ms", "TPOT (ms)"), ("e2e_ms", "E2E (
 _COLUMNS = (("running", "running requests"), ("waiting", "waiting requests"), ("kv_use", "KV use"))
 
 
-def distributions(comparison: Comparison, point: Point) -> str | None:
+def distributions(comparison: Comparison, point: Point, colours: Colours) -> str | None:
     """Cumulative distributions of TTFT, TPOT and E2E, seeds pooled; None where the cases keep no curves."""
     shown = [(key, label) for key, label in _CURVES if any(key in o.curves for o in comparison.outcomes.values())]
     if not shown:
         return None
     figure = panels(1, len(shown), 3.1, sharey="all")
     for ax, (key, label) in zip(figure.axes, shown, strict=True):
-        _cdf(ax, comparison, point, key)
+        _cdf(ax, comparison, point, colours, key)
         target_ms = target_of(comparison, key.removesuffix("_ms"))
         if target_ms is not None:
             ax.axvline(target_ms, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
@@ -35,7 +35,7 @@ def distributions(comparison: Comparison, point: Point) -> str | None:
     return to_svg(figure, f"Distributions of latency, {point.workload}")
 
 
-def course(comparison: Comparison, point: Point) -> str | None:
+def course(comparison: Comparison, point: Point, colours: Colours) -> str | None:
     """Running and waiting requests and KV use over time, of each variant's run with the first seed."""
     first = comparison.config.seeds[0]
     cases = [case for case in _cell(comparison, point) if case.seed == first]
@@ -44,7 +44,6 @@ def course(comparison: Comparison, point: Point) -> str | None:
     if not shown:
         return None
     figure = panels(len(shown), 1, 0.5 + 1.55 * len(shown), sharex="col")
-    colours = palette(comparison.config)
     for ax, (key, label) in zip(figure.axes, shown, strict=True):
         for variant, found in timelines.items():
             if key in found:
@@ -57,10 +56,10 @@ def course(comparison: Comparison, point: Point) -> str | None:
     return to_svg(figure, f"Course of a run, {point.workload}")
 
 
-def _cdf(ax: Axes, comparison: Comparison, point: Point, key: str) -> None:
+def _cdf(ax: Axes, comparison: Comparison, point: Point, colours: Colours, key: str) -> None:
     import seaborn as sns
 
-    for variant, colour in palette(comparison.config).items():
+    for variant in comparison.config.variants:
         pooled = [
             value
             for case in _cell(comparison, point)
@@ -68,7 +67,7 @@ def _cdf(ax: Axes, comparison: Comparison, point: Point, key: str) -> None:
             for value in comparison.outcome(case).curves.get(key, ())
         ]
         if pooled:
-            sns.ecdfplot(x=pooled, ax=ax, color=colour, label=plain(variant))
+            sns.ecdfplot(x=pooled, ax=ax, color=colours[variant], label=plain(variant))
     ax.set_xscale("log")
     plain_ticks(ax.xaxis, crowded=60)
 

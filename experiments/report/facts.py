@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.cases.model import Outcome
 from experiments.compare import Comparison, Judgement
 from experiments.report.axis import Point
 from experiments.report.labels import metric_label, number
+from experiments.report.theme import Colours
 from experiments.stats import Verdict
 
 _VERDICTS: tuple[Verdict, ...] = ("better", "worse", "no difference", "inconclusive")
@@ -44,7 +46,7 @@ class VerdictRow:
     high_pct: float
 
 
-def variant_facts(comparison: Comparison, colours: Mapping[str, str]) -> list[VariantFact]:
+def variant_facts(comparison: Comparison, colours: Colours) -> list[VariantFact]:
     """In the configuration's order."""
     config = comparison.config
     facts = []
@@ -58,7 +60,7 @@ def variant_facts(comparison: Comparison, colours: Mapping[str, str]) -> list[Va
     return facts
 
 
-def verdict_rows(comparison: Comparison, colours: Mapping[str, str]) -> list[VerdictRow]:
+def verdict_rows(comparison: Comparison, colours: Colours) -> list[VerdictRow]:
     """All judgements; the little drawings of one metric share a scale that is centred on zero."""
     return [_row(judgement, colours, _reach(comparison, judgement.metric)) for judgement in comparison.judgements]
 
@@ -87,28 +89,34 @@ def headline(comparison: Comparison) -> list[str]:
     return sentences
 
 
-def cost_models(comparison: Comparison) -> dict[str, str]:
-    """Name -> where its numbers come from and its error, of every cost model that a run used."""
-    found: dict[str, str] = {}
-    for outcome in comparison.outcomes.values():
-        found |= {str(name): str(text) for name, text in dict(outcome.provenance.get("cost_models", {})).items()}
+def cost_models(outcomes: Iterable[Outcome]) -> dict[str, list[str]]:
+    """Name -> where its numbers come from and its error, of every cost model that a run used.
+
+    Several texts where runs assumed different things of it.
+    """
+    found: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        for name, text in dict(outcome.provenance.get("cost_models", {})).items():
+            texts = found.setdefault(str(name), [])
+            if str(text) not in texts:
+                texts.append(str(text))
     return found
 
 
-def traces(comparison: Comparison) -> list[dict[str, str]]:
+def traces(outcomes: Iterable[Outcome]) -> list[dict[str, str]]:
     """Provenance of the traces, each once, without what differs from seed to seed."""
     found: dict[str, dict[str, str]] = {}
-    for outcome in comparison.outcomes.values():
+    for outcome in outcomes:
         trace = {str(key): str(value) for key, value in dict(outcome.provenance.get("trace", {})).items()}
         found.setdefault(trace.get("name", ""), trace)
     return [trace for trace in found.values() if trace]
 
 
-def environment(comparison: Comparison) -> dict[str, str]:
+def environment(outcomes: Iterable[Outcome]) -> dict[str, str]:
     """Versions and platform of the first run; ``several`` where runs differ."""
     keys = ("semiflow", "git_commit", "python", "platform", "packages")
     seen: dict[str, set[str]] = {}
-    for outcome in comparison.outcomes.values():
+    for outcome in outcomes:
         for key in keys:
             if key in outcome.provenance:
                 seen.setdefault(key, set()).add(_words(outcome.provenance[key]))
@@ -166,7 +174,7 @@ def _reach(comparison: Comparison, metric: str) -> float:
     return max((max(abs(found.low), abs(found.high)) for found in intervals), default=0.0) or 1.0
 
 
-def _row(judgement: Judgement, colours: Mapping[str, str], reach: float) -> VerdictRow:
+def _row(judgement: Judgement, colours: Colours, reach: float) -> VerdictRow:
     found = judgement.difference
     low, mean, high = (found.low, found.mean, found.high) if found else (0.0, 0.0, 0.0)
     return VerdictRow(

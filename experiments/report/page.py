@@ -1,8 +1,9 @@
-"""Put facts and figures into the template."""
+"""Put facts and figures into the templates."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ from experiments.config_file import to_yaml
 from experiments.report import facts
 from experiments.report.axis import axis_of, telling_point
 from experiments.report.labels import metric_label
-from experiments.report.theme import palette
+from experiments.report.theme import Colours, palette
 
-_TEMPLATE = Path(__file__).with_name("page.html.jinja")
+_TEMPLATES = Path(__file__).parent
 _FAMILIES = ("ttft", "tpot", "e2e")
 
 
@@ -27,6 +28,14 @@ class Note:
 
 
 @dataclass(frozen=True)
+class Part:
+    """One comparison, with what the caller has to say about it."""
+
+    comparison: Comparison
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True)
 class Figure:
     """One drawing with what it shows."""
 
@@ -35,9 +44,9 @@ class Figure:
     svg: str
 
 
-def write_report(comparison: Comparison, path: Path, notes: tuple[Note, ...] = ()) -> None:
-    """Write the page, whole or not at all."""
-    page = render(comparison, notes)
+def write_report(path: Path, first: Part, *more: Part, title: str | None = None) -> None:
+    """Write the page (see :func:`render`), whole or not at all."""
+    page = render(first, *more, title=title)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -48,23 +57,38 @@ def write_report(comparison: Comparison, path: Path, notes: tuple[Note, ...] = (
         raise
 
 
-def render(comparison: Comparison, notes: tuple[Note, ...] = ()) -> str:
-    """The page as text. Equal comparisons give equal pages."""
+def render(first: Part, *more: Part, title: str | None = None) -> str:
+    """The page as text: the parts one below the other, a policy in the same colour in all of them.
+
+    ``title``: of the whole page; None: the first comparison's. Equal parts give equal pages.
+    """
     import jinja2
-    from markupsafe import Markup
 
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    # Only the figures are markup; every name and text of a user's goes through escaping.
-    drawn = [{"title": f.title, "caption": f.caption, "svg": Markup(f.svg)} for f in _figures(comparison)]
-    return template.render(figures=drawn, notes=notes, **_content(comparison))
+    parts = (first, *more)
+    comparisons = [part.comparison for part in parts]
+    colours = palette(*(comparison.config for comparison in comparisons))
+    outcomes = [comparison.outcome(case) for comparison in comparisons for case in comparison.cases]
+    return environment.get_template("page.html.jinja").render(
+        title=title if title is not None else first.comparison.config.title,
+        parts=[_content(part, colours) for part in parts],
+        cost_models=facts.cost_models(outcomes),
+        traces=facts.traces(outcomes),
+        definitions=_definitions(comparisons),
+        environment=facts.environment(outcomes),
+    )
 
 
-def _content(comparison: Comparison) -> dict[str, Any]:
-    config = comparison.config
-    colours = palette(config)
+def _content(part: Part, colours: Colours) -> dict[str, Any]:
+    from markupsafe import Markup
+
+    comparison, config = part.comparison, part.comparison.config
     rows = facts.verdict_rows(comparison, colours)
     return {
         "title": config.title,
@@ -75,10 +99,12 @@ def _content(comparison: Comparison) -> dict[str, Any]:
         "matrix": facts.verdict_matrix(comparison, rows),
         "metric": metric_label(config.primary_metric),
         "scope": _scope(comparison),
-        "cost_models": facts.cost_models(comparison),
-        "traces": facts.traces(comparison),
-        "definitions": _definitions(comparison),
-        "environment": facts.environment(comparison),
+        "notes": part.notes,
+        # Only the figures are markup; every name and text of a user's goes through escaping.
+        "figures": [
+            {"title": figure.title, "caption": figure.caption, "svg": Markup(figure.svg)}
+            for figure in _figures(comparison, colours)
+        ],
         "configuration": to_yaml(config),
         "confidence_pct": f"{100 * config.confidence:g}",
         "cell": lambda judgement: facts.cell_text(comparison, judgement),
@@ -107,16 +133,17 @@ def _scope(comparison: Comparison) -> list[tuple[str, str]]:
     ]
 
 
-def _definitions(comparison: Comparison) -> dict[str, str]:
+def _definitions(comparisons: Sequence[Comparison]) -> dict[str, str]:
     from reference_impl.metrics import definitions
 
     known = definitions()
-    shown = [*comparison.config.metrics, *(f"{family}_{s}_ms" for family in _FAMILIES for s in ("p50", "p99"))]
+    judged = [metric for comparison in comparisons for metric in comparison.config.metrics]
+    shown = [*judged, *(f"{family}_{s}_ms" for family in _FAMILIES for s in ("p50", "p99"))]
     wanted = dict.fromkeys([*shown, "attainment", "goodput_rps", "offered_rps", "kv_use_mean"])
     return {key: known[key] for key in wanted if key in known}
 
 
-def _figures(comparison: Comparison) -> list[Figure]:
+def _figures(comparison: Comparison, colours: Colours) -> list[Figure]:
     from experiments.report.details import course, distributions
     from experiments.report.trends import differences, latencies, primary_metric
 
@@ -126,23 +153,27 @@ def _figures(comparison: Comparison) -> list[Figure]:
     cell = facts.cell_text(comparison, point)
     against = f" against {axis.label}" if axis.label else ""
     found = [
-        (f"{metric}{against}", f"Mean and {band}.{target}", primary_metric(comparison, axis)),
+        (f"{metric}{against}", f"Mean and {band}.{target}", primary_metric(comparison, axis, colours)),
         (
             f"Difference to {config.baseline_name}",
             f"Paired by seed, mean and {band}. Within the grey band a difference does not matter in practice.",
-            differences(comparison, axis),
+            differences(comparison, axis, colours),
         ),
         (
             f"Latency{against}",
             "99th percentile with its interval, and dashed the median, of the requests that got that far; the grey line"
             " is the SLO. Read it beside the attainment: requests that never got a token are not in it.",
-            latencies(comparison, axis),
+            latencies(comparison, axis, colours),
         ),
         (
             f"Distributions: {cell}",
             "Where the policies differ most. All seeds pooled; requests that got that far; the grey line is the SLO.",
-            distributions(comparison, point),
+            distributions(comparison, point, colours),
         ),
-        (f"One run over time: {cell}", f"Seed {config.seeds[0]}. Sums over the fleet.", course(comparison, point)),
+        (
+            f"One run over time: {cell}",
+            f"Seed {config.seeds[0]}. Sums over the fleet.",
+            course(comparison, point, colours),
+        ),
     ]
     return [Figure(title, caption, svg) for title, caption, svg in found if svg is not None]

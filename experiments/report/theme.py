@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Mapping
 from html import escape
 from itertools import cycle
 from typing import TYPE_CHECKING
@@ -20,14 +21,19 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8a6d00", "#
 INK, MUTED, GRID = "#1c2430", "#667085", "#e6e9ef"
 GOOD, BAD = "#0a7d4f", "#c0392b"
 WIDTH_INCHES = 11.0
+Colours = Mapping[str, str]
+"""Variant -> colour."""
 _NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
 
 
-def palette(config: CompareConfig) -> dict[str, str]:
-    """Colour of each variant, by its place in ``colour_order``, then in the configuration; they repeat after eight."""
-    order = dict.fromkeys((*config.colour_order, *config.variants))
-    colours = dict(zip(order, cycle(_COLOURS), strict=False))
-    return {name: colours[name] for name in config.variants}
+def palette(*configs: CompareConfig) -> Colours:
+    """Colour of each variant of comparisons that are shown together: a name has one colour in all of them.
+
+    By place in each ``colour_order``, then in the configurations; colours repeat after eight.
+    """
+    ordered = dict.fromkeys(name for config in configs for name in config.colour_order)
+    names = dict.fromkeys((*ordered, *(name for config in configs for name in config.variants)))
+    return dict(zip(names, cycle(_COLOURS), strict=False))
 
 
 def panels(rows: int, columns: int, height_inches: float, *, sharex: str = "none", sharey: str = "none") -> Figure:

@@ -8,7 +8,7 @@ from experiments.compare import Comparison
 from experiments.report.axis import Axis, Point
 from experiments.report.facts import target_of
 from experiments.report.labels import metric_label, plain
-from experiments.report.theme import INK, MUTED, legend, palette, panels, plain_ticks, to_svg
+from experiments.report.theme import INK, MUTED, Colours, legend, panels, plain_ticks, to_svg
 from experiments.stats import Interval, interval
 
 if TYPE_CHECKING:
@@ -19,14 +19,14 @@ _COLUMNS = 3
 _TARGET = 0.90
 
 
-def primary_metric(comparison: Comparison, axis: Axis) -> str:
+def primary_metric(comparison: Comparison, axis: Axis, colours: Colours) -> str:
     """Mean over seeds of the primary metric, with the confidence interval as a band."""
     metric = comparison.config.primary_metric
     rows, columns = _grid(axis)
     figure = panels(rows, columns, 0.5 + 2.7 * rows, sharey="all")
     for ax, (title, points) in zip(figure.axes, axis.panels, strict=False):
         ax.set_title(plain(title))
-        _variants(ax, comparison, axis, metric, points)
+        _variants(ax, comparison, axis, colours, metric, points)
         if metric.startswith("attainment"):
             ax.axhline(_TARGET, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
             ax.set_ylim(-0.03, 1.03)
@@ -35,7 +35,7 @@ def primary_metric(comparison: Comparison, axis: Axis) -> str:
     return to_svg(figure, f"{metric_label(metric)} by {axis.label or 'workload'}")
 
 
-def differences(comparison: Comparison, axis: Axis) -> str:
+def differences(comparison: Comparison, axis: Axis, colours: Colours) -> str:
     """Each variant minus the baseline, paired by seed; between the dotted lines a difference does not matter."""
     metric = comparison.config.primary_metric
     rows, columns = _grid(axis)
@@ -43,13 +43,13 @@ def differences(comparison: Comparison, axis: Axis) -> str:
     for ax, (title, points) in zip(figure.axes, axis.panels, strict=False):
         ax.set_title(plain(title))
         ax.axhline(0, color=INK, linewidth=1)
-        _differences(ax, comparison, axis, points)
+        _differences(ax, comparison, axis, colours, points)
         _label(ax, axis, f"difference in {metric_label(metric)}")
     _finish(figure, axis)
     return to_svg(figure, f"Difference to {comparison.config.baseline_name} in {metric_label(metric)}")
 
 
-def latencies(comparison: Comparison, axis: Axis) -> str | None:
+def latencies(comparison: Comparison, axis: Axis, colours: Colours) -> str | None:
     """Median (dashed) and 99th percentile (solid) of TTFT and TPOT, one row each; None where no run has any."""
     families = [f for f in ("ttft", "tpot") if any(f"{f}_p99_ms" in o.metrics for o in comparison.outcomes.values())]
     if not families:
@@ -60,8 +60,8 @@ def latencies(comparison: Comparison, axis: Axis) -> str | None:
         for column, (title, points) in enumerate(axis.panels):
             ax = figure.axes[row * columns + column]
             ax.set_title(plain(title) if row == 0 else "")
-            _variants(ax, comparison, axis, f"{family}_p99_ms", points)
-            _medians(ax, comparison, axis, f"{family}_p50_ms", points)
+            _variants(ax, comparison, axis, colours, f"{family}_p99_ms", points)
+            _medians(ax, comparison, axis, colours, f"{family}_p50_ms", points)
             target_ms = target_of(comparison, family)
             if target_ms is not None:
                 ax.axhline(target_ms, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
@@ -78,32 +78,36 @@ def _grid(axis: Axis) -> tuple[int, int]:
     return -(-len(axis.panels) // columns), columns
 
 
-def _variants(ax: Axes, comparison: Comparison, axis: Axis, metric: str, points: tuple[Point, ...]) -> None:
+def _variants(
+    ax: Axes, comparison: Comparison, axis: Axis, colours: Colours, metric: str, points: tuple[Point, ...]
+) -> None:
     config = comparison.config
-    for index, (variant, colour) in enumerate(palette(config).items()):
+    for index, variant in enumerate(config.variants):
         found: list[tuple[float, float, Interval | None]] = []
         for point in points:
             values = list(comparison.values(metric, variant, point.workload, point.rate).values())
             if values:
                 x = point.x if axis.label else float(index)
                 found.append((x, sum(values) / len(values), interval(values, config.confidence)))
-        _band(ax, found, colour, variant, joined=axis.label is not None, share=metric.startswith("attainment"))
+        _band(
+            ax, found, colours[variant], variant, joined=axis.label is not None, share=metric.startswith("attainment")
+        )
 
 
-def _differences(ax: Axes, comparison: Comparison, axis: Axis, points: tuple[Point, ...]) -> None:
+def _differences(ax: Axes, comparison: Comparison, axis: Axis, colours: Colours, points: tuple[Point, ...]) -> None:
     config = comparison.config
     cells = {(j.workload, j.rate, j.variant): j for j in comparison.judgements if j.metric == config.primary_metric}
     min_effect = max((judgement.min_effect for judgement in cells.values()), default=0.0)
     if min_effect:
         ax.axhspan(-min_effect, min_effect, color="#eef1f6", zorder=0, linewidth=0)
-    for index, (variant, colour) in enumerate(palette(config).items()):
+    for index, variant in enumerate(config.variants):
         found: list[tuple[float, float, Interval | None]] = []
         for point in points:
             judgement = cells.get((point.workload, point.rate, variant))
             if judgement is not None and judgement.difference is not None:
                 x = point.x if axis.label else float(index)
                 found.append((x, judgement.difference.mean, judgement.difference))
-        _band(ax, found, colour, variant, joined=axis.label is not None)
+        _band(ax, found, colours[variant], variant, joined=axis.label is not None)
 
 
 def _band(
@@ -139,8 +143,10 @@ def _band(
     )
 
 
-def _medians(ax: Axes, comparison: Comparison, axis: Axis, metric: str, points: tuple[Point, ...]) -> None:
-    for index, (variant, colour) in enumerate(palette(comparison.config).items()):
+def _medians(
+    ax: Axes, comparison: Comparison, axis: Axis, colours: Colours, metric: str, points: tuple[Point, ...]
+) -> None:
+    for index, variant in enumerate(comparison.config.variants):
         found = []
         for point in points:
             values = list(comparison.values(metric, variant, point.workload, point.rate).values())
@@ -149,7 +155,9 @@ def _medians(ax: Axes, comparison: Comparison, axis: Axis, metric: str, points: 
         if found:
             xs, means = zip(*found, strict=True)
             marker = "" if axis.label else "_"
-            ax.plot(xs, means, color=colour, linewidth=1.2, linestyle=(0, (3, 2)), marker=marker, markersize=12)
+            ax.plot(
+                xs, means, color=colours[variant], linewidth=1.2, linestyle=(0, (3, 2)), marker=marker, markersize=12
+            )
 
 
 def _label(ax: Axes, axis: Axis, y_label: str) -> None:

@@ -27,6 +27,10 @@ class FakeSequence:
     def request_id(self) -> int:
         return self.request.request_id
 
+    @property
+    def context_tokens(self) -> int:
+        return self.computed_tokens
+
 
 def fake_sequence(request_id: int, prompt_tokens: int, output_tokens: int = 10, *, computed: int = 0) -> FakeSequence:
     """A sequence without prefix ids; with ``computed == prompt_tokens`` it is a decode that has its first token."""

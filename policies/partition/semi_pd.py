@@ -44,6 +44,10 @@ from typing import Annotated, ClassVar
 from policies.api import Partition, PartitionView, PolicyKind, Range
 from policies.partition.latency_fit import Line, fit_line, linear_percentile
 
+_LEAST_FREE = 0.01
+"""Share of the device by which prefill must exceed its load for its queue to count as stable. The paper asks for more
+than 0, where the fit would hang on the last bit of a division."""
+
 
 @dataclass
 class SemiPd:
@@ -90,7 +94,7 @@ class SemiPd:
         if view.prefilled_requests:
             self._full_share_prefill_s = view.prefill_busy_s / view.prefilled_requests * prefill
         load = view.arrivals / view.window_s * (self._full_share_prefill_s or 0.0)
-        if ttft_s is not None and prefill > load:
+        if ttft_s is not None and prefill - load > _LEAST_FREE:
             self._ttft.append((1 / (prefill - load), ttft_s))
         if tpot_s is not None:
             self._tpot.append((1 / decode, tpot_s))
@@ -103,7 +107,7 @@ class SemiPd:
         while steps < self.max_step and _above(estimate_s, view.ttft_target_s):
             shares = Partition(*self._grow(shares.prefill_pct, shares.decode_pct))
             free = _normalised(shares)[0] - load
-            estimate_s = model.at(1 / free) if free > 0 else math.inf
+            estimate_s = model.at(1 / free) if free > _LEAST_FREE else math.inf
             steps += 1
         return shares
 

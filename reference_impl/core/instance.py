@@ -65,7 +65,7 @@ class Instance:
         self.running = 0
         """Sequences that hold KV."""
         self.waiting_tokens = 0
-        """Prompt tokens of its sequences that are not computed yet."""
+        """Tokens of its requests that have no KV here yet: not computed, or not handed over."""
         self.resting_tokens = 0
         """KV tokens of sequences outside a decode batch: partly prefilled, about to join, paused, handed over."""
         self.admissions = 0
@@ -74,6 +74,10 @@ class Instance:
         """Whether its queue or batch changed since the last report; whoever reports sets it back."""
         self.handovers: list[Sequence] = []
         """Prefilled sequences that another instance has to decode; the host takes them away."""
+        self.dropped: list[Sequence] = []
+        """Preempted since the host last looked; the host clears it."""
+        self.inbound = 0
+        """Prefilled requests that are promised to this instance and have no blocks here yet."""
         self.returned: list[Sequence] = []
         """Preempted sequences that must be prefilled elsewhere; the host takes them away."""
 
@@ -86,8 +90,14 @@ class Instance:
         self.waiting_tokens += sequence.target_tokens
         self.changed = True
 
+    def expect(self, context_tokens: int) -> None:
+        """A prefilled request will be handed over to this instance once it has the blocks."""
+        self.inbound += 1
+        self.waiting_tokens += context_tokens
+        self.changed = True
+
     def reserve(self, context_tokens: int) -> bool:
-        """Take the blocks for a sequence that is handed over, keeping 1 % free for growth; False: not now."""
+        """Take the blocks for a sequence that is expected, keeping 1 % free for growth; False: not now."""
         need = -(-context_tokens // self.spec.block_tokens)
         if self.running >= self.spec.max_sequences:
             return False
@@ -96,6 +106,8 @@ class Instance:
         if not self.pool.reserve(need):
             return False
         self.running += 1
+        self.inbound -= 1
+        self.waiting_tokens -= context_tokens
         self.resting_tokens += context_tokens
         self.changed = True
         return True
@@ -116,7 +128,8 @@ class Instance:
         """Ask the lane's policy for its next iteration and reserve its memory; None: the lane has nothing to run.
 
         Needs token counts only, no token values, so it may be called one iteration ahead of :meth:`complete`.
-        Raises PolicyError for a decision that cannot be carried out; then nothing has changed.
+        Raises PolicyError for a decision that cannot be carried out. Everything but the free blocks is checked before
+        anything changes; those only after the preemptions that the plan names.
         """
         lane.now_s = now_s
         if lane.incoming:
@@ -126,11 +139,11 @@ class Instance:
             lane.incoming = []
         if not (lane.decodes or lane.waiting or lane.prefills or lane.skipped):
             return None
-        preemptions = self.preemptions
-        iteration = apply_plan(self, lane, lane.batch.plan(lane), now_s)
-        if iteration is None and self.preemptions > preemptions:  # all it did was make room: ask what to run there
-            return self.plan(lane, now_s)
-        return iteration
+        while True:
+            preemptions = self.preemptions
+            iteration = apply_plan(self, lane, lane.batch.plan(lane), now_s)
+            if iteration is not None or self.preemptions == preemptions:
+                return iteration  # with neither, all that the plan did was to make room: ask what to run there
 
     def repeats(self, iteration: Iteration, limit: int) -> int:
         """How many times, at most ``limit``, a holding iteration can be repeated before its plan must be asked anew."""
@@ -220,7 +233,10 @@ class Instance:
         self.preemptions += 1
         self.give_back(sequence.path, sequence.blocks, sequence.own_blocks)
         sequence.restart()
-        self.log.preempt.append((now_s, sequence.request_id, self.instance_id, lane.kind, sequence.tokens_out, reason))
+        self.log.change.append(
+            (now_s, "preempt", sequence.request_id, self.instance_id, lane.kind, sequence.tokens_out, reason)
+        )
+        self.dropped.append(sequence)
         if self.prefill_lane is None:
             self.returned.append(sequence)
         else:
@@ -320,7 +336,7 @@ class Instance:
                 self.spec.role,
                 self.state,
                 now_s,
-                len(prefill.waiting) if prefill is not None else 0,
+                len(prefill.waiting) if prefill is not None else self.inbound,
                 self.running,
                 self.waiting_tokens,
                 self.resting_tokens + (lane.context_tokens if lane is not None else 0),

@@ -13,12 +13,13 @@ class Iteration:
     With ``holds`` the host may repeat it (:meth:`Instance.repeat`) while nothing on the instance changes.
     """
 
-    __slots__ = ("chunks", "decodes", "ended", "holds", "joined", "lane", "work")
+    __slots__ = ("chunks", "decodes", "ended", "holds", "joined", "lane", "prefill_tokens", "work")
 
     def __init__(
         self,
         lane: Lane,
         chunks: list[tuple[Sequence, int]],
+        prefill_tokens: int,
         decodes: int,
         joined: list[Sequence],
         ended: list[Sequence],
@@ -28,6 +29,8 @@ class Iteration:
         self.lane = lane
         self.chunks = chunks
         """(sequence, new tokens) per prefill chunk."""
+        self.prefill_tokens = prefill_tokens
+        """New tokens of all chunks."""
         self.decodes = decodes
         """Size of the decode batch; 0 where none takes part."""
         self.joined = joined

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite
 from typing import Any, Protocol
 
 from policies.api import DispatchPolicy, LaneKind, LengthPredictor, Role, ScalingPolicy
@@ -41,6 +42,10 @@ class Link:
 
     bandwidth_bytes_per_s: float
     latency_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check("bandwidth_bytes_per_s", self.bandwidth_bytes_per_s, positive=True)
+        _check("latency_s", self.latency_s)
 
     def transfer_s(self, size_bytes: float) -> float:
         """Duration of moving ``size_bytes``."""
@@ -101,3 +106,20 @@ class ClusterSpec:
     partition_switch_s: float = 0.0
     """Time from a partition decision to the new shares (semi-PD's delayed switch: the old ones stay in force)."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        roles = {instance.role for instance in self.instances}
+        if not roles - {"prefill", "decode"} and len(roles) < 2:
+            raise ValueError(
+                f"the fleet has {', '.join(sorted(roles)) or 'no'} instances only; allowed: one that does both phases"
+                " (colocated, semi_pd), or at least one prefill and one decode instance"
+            )
+        if self.report_period_s is not None:
+            _check("report_period_s", self.report_period_s, positive=True)
+        _check("report_delay_s", self.report_delay_s)
+        _check("partition_switch_s", self.partition_switch_s)
+
+
+def _check(name: str, value: float, *, positive: bool = False) -> None:
+    if not isfinite(value) or value < 0 or (positive and not value):
+        raise ValueError(f"{name} is {value}; allowed: a finite number, {'above 0' if positive else '0 or more'}")

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workloads.formats import arrow
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -35,6 +37,8 @@ _REQUIRED: Mapping[str, tuple[str, ...]] = {
 }
 _OPTIONAL: Mapping[str, tuple[str, ...]] = {"run": ("tokens", "first_end_s", "step_s", "growth_s", "kv_blocks")}
 _FLOATS = frozenset({"time_s", "start_s", "first_end_s", "step_s", "growth_s"})
+_TEXTS = frozenset({"kind", "lane"})
+_COLUMNS = tuple(sorted({"time_s", "kind"}.union(*_REQUIRED.values(), *_OPTIONAL.values())))
 
 
 class EventLogError(ValueError):
@@ -97,8 +101,10 @@ def read(path: str | Path) -> RunLog:
     import pyarrow.parquet as pq
 
     try:
-        metadata = _metadata(path, pq.read_schema(path))
-        with pq.ParquetFile(path, read_dictionary=["kind", "lane"]) as file:
+        schema = pq.read_schema(path)
+        metadata = _metadata(path, schema)
+        _check_types(path, schema)
+        with pq.ParquetFile(path, read_dictionary=sorted(_TEXTS)) as file:
             parts = _read_batches(path, file)
     except FileNotFoundError as error:
         raise EventLogError(f"{path}: no such event log") from error
@@ -109,9 +115,9 @@ def read(path: str | Path) -> RunLog:
 
 
 def _metadata(path: str | Path, schema: Any) -> Mapping[str, Any]:
-    missing = {"time_s", "kind", *_REQUIRED["run"], *_OPTIONAL["run"], "request"} - set(schema.names)
+    missing = [name for name in _COLUMNS if name not in schema.names]
     if missing:
-        raise EventLogError(f"{path}: not an event log: no column {', '.join(sorted(missing))}")
+        raise EventLogError(f"{path}: not an event log: no column {', '.join(missing)}")
     raw = (schema.metadata or {}).get(b"semiflow")
     if raw is None:
         raise EventLogError(f"{path}: not an event log: no semiflow metadata")
@@ -122,48 +128,51 @@ def _metadata(path: str | Path, schema: Any) -> Mapping[str, Any]:
     return metadata
 
 
+def _check_types(path: str | Path, schema: Any) -> None:
+    for name in _COLUMNS:
+        found, is_text = schema.field(name).type, name in _TEXTS
+        if not (arrow.is_text(found) if is_text else arrow.is_number(found)):
+            allowed = "text" if is_text else "integers or floats"
+            raise EventLogError(f"{path}: not an event log: column {name}: type {found} (allowed: {allowed})")
+
+
 def _read_batches(path: str | Path, file: Any) -> dict[str, list[dict[str, NDArray[Any]]]]:
     parts: dict[str, list[dict[str, NDArray[Any]]]] = {kind: [] for kind in _REQUIRED}
     first_row = 0
-    names = sorted({"time_s", "kind"}.union(*_REQUIRED.values(), *_OPTIONAL.values()))
-    for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=names):
-        kinds, codes = _dictionary(batch.column("kind"))
+    for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=list(_COLUMNS)):
+        cells = {name: _cells(name, batch.column(name)) for name in _COLUMNS if name != "kind"}
+        kinds, codes = arrow.texts(batch.column("kind"))
         for code, kind in enumerate(kinds):
             places = np.flatnonzero(codes == code)
-            if kind not in parts:
+            if kind in parts:
+                parts[kind].append(_take(path, cells, kind, places, first_row))
+            elif len(places):
                 raise EventLogError(f"{path}: row {first_row + places[0]}: unknown kind {kind!r}")
-            parts[kind].append(_take(path, batch, kind, places, first_row))
         first_row += len(batch)
     return parts
 
 
-def _dictionary(column: Any) -> tuple[list[str], Ints]:
-    column = column if hasattr(column, "dictionary") else column.dictionary_encode()
-    return column.dictionary.to_pylist(), column.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+def _cells(name: str, column: Any) -> tuple[NDArray[Any], Bools]:
+    """A column's values, and which of them are null; a lane becomes its place in LANES, an unknown one null."""
+    if name == "lane":
+        lanes, codes = arrow.texts(column)
+        places = np.array([LANES.index(lane) if lane in LANES else -1 for lane in lanes] + [-1], dtype=np.int64)
+        return places[codes], places[codes] < 0
+    return arrow.floats(column) if name in _FLOATS else arrow.integers(column), ~arrow.valid(column)
 
 
-def _take(path: str | Path, batch: Any, kind: str, places: Ints, first_row: int) -> dict[str, NDArray[Any]]:
+def _take(
+    path: str | Path, cells: Mapping[str, tuple[NDArray[Any], Bools]], kind: str, places: Ints, first_row: int
+) -> dict[str, NDArray[Any]]:
     columns: dict[str, NDArray[Any]] = {"row": places + first_row}
     for name in ("time_s", *_REQUIRED[kind], *_OPTIONAL.get(kind, ())):
-        column = batch.column(name).take(places) if name != "lane" else batch.column(name)
-        if name == "lane":
-            values = _lane_codes(column)[places]
-            null = values < 0
-        else:
-            null = column.is_null().to_numpy(zero_copy_only=False)
-            fill = np.nan if name in _FLOATS else -1
-            values = column.fill_null(fill).to_numpy(zero_copy_only=False)
-        if name in _REQUIRED[kind] and null.any():
-            row = first_row + places[int(np.argmax(null))]
+        values, null = cells[name]
+        missing = null[places]
+        if name in _REQUIRED[kind] and missing.any():
+            row = first_row + places[int(np.argmax(missing))]
             raise EventLogError(f"{path}: row {row}: {kind} without {name}")
-        columns[name] = values.astype(np.float64 if name in _FLOATS else np.int64)
+        columns[name] = values[places]
     return columns
-
-
-def _lane_codes(column: Any) -> Ints:
-    names, codes = _dictionary(column)
-    table = np.array([LANES.index(name) if name in LANES else -1 for name in names] + [-1], dtype=np.int64)
-    return table[codes]
 
 
 def _join(kind: str, parts: list[dict[str, NDArray[Any]]]) -> Rows:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Literal
 
-from policies.api import Dispatch, PolicyEvent, Reject, RequestView
+from policies.api import Dispatch, PolicyError, PolicyEvent, Reject, RequestView
 from reference_impl.core.instance import Instance
 from reference_impl.core.sequence import Sequence
 
 if TYPE_CHECKING:
     from reference_impl.simulator.simulation import Simulation
-
-_TICKS = 2
 
 
 class FrontDoor:
@@ -58,27 +56,30 @@ class FrontDoor:
         if self._predictor is not None:
             if self._predictor.oracle:
                 request = request._replace(oracle_output_tokens=self._outputs[row])
-            request = request._replace(predicted_output_tokens=self._predictor.predict(request))
+            request = request._replace(predicted_output_tokens=self._prediction(request))
         self.submit(Sequence(request), at_s)
+
+    def _prediction(self, request: RequestView) -> int | None:
+        predictor = self._predictor
+        assert predictor is not None
+        tokens = predictor.predict(request)
+        if tokens is not None and (type(tokens) is not int or tokens < 1):
+            raise PolicyError(
+                f"predictor {predictor.name!r} answered {tokens!r} for request {request.request_id}; allowed: a whole"
+                " number of tokens, 1 or more, or None"
+            )
+        return tokens
 
     def submit(self, sequence: Sequence, now_s: float) -> None:
         """Dispatch a request that needs (another) prefill, behind those that the policy left queued."""
         if self.queued or not self._dispatch(sequence, now_s):
             self.queued.append(sequence)
+            self._sim.await_report()
 
-    def retry(self, now_s: float) -> None:
-        """Something changed: offer the queued requests to the policy again, first come first."""
-        self._offer_queued(now_s)
-        delay_s = self._sim.spec.report_delay_s
-        if self.queued and delay_s:  # what changed will be known only then
-            self._sim.at(now_s + delay_s, _TICKS, lambda: self._offer_queued(now_s + delay_s))
-
-    def _offer_queued(self, now_s: float) -> None:
-        while self.queued:
-            sequence = self.queued.popleft()
-            if not self._dispatch(sequence, now_s):
-                self.queued.appendleft(sequence)
-                return
+    def offer(self, now_s: float) -> None:
+        """Offer the queued requests to the policy again, first come first."""
+        while self.queued and self._dispatch(self.queued[0], now_s):
+            self.queued.popleft()
 
     def _dispatch(self, sequence: Sequence, now_s: float) -> bool:
         request = sequence.request

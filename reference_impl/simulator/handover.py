@@ -10,11 +10,10 @@ from policies.api import Dispatch, Reject
 from reference_impl.core.instance import Instance
 from reference_impl.core.prefix import Node
 from reference_impl.core.sequence import Sequence
+from reference_impl.simulator.order import ARRIVALS
 
 if TYPE_CHECKING:
     from reference_impl.simulator.simulation import Simulation
-
-_ARRIVALS = 0
 
 
 @dataclass(slots=True)
@@ -26,10 +25,6 @@ class _Parcel:
     path: list[Node]
     named: list[int]
     own_blocks: int
-
-    def release(self) -> None:
-        """Its blocks on the source are not needed any more."""
-        self.source.dismiss(self.sequence.computed_tokens, self.path, self.named, self.own_blocks)
 
 
 def _parcel(sequence: Sequence, source: Instance) -> _Parcel:
@@ -45,29 +40,22 @@ class Handovers:
 
     def __init__(self, simulation: Simulation) -> None:
         self._sim = simulation
-        self._unrouted: deque[_Parcel] = deque()
+        self.unrouted: deque[_Parcel] = deque()
+        """Parcels without a destination, first come first."""
         self._inbox: dict[int, deque[_Parcel]] = {}
         self._link_free_at_s: dict[int, float] = {}
-        self.waiting = 0
-        """Parcels that have no place yet."""
 
-    def after(self, instance: Instance, now_s: float) -> None:
-        """Something ended on ``instance``: take what it hands over, and give waiting parcels the room it made."""
+    def collect(self, instance: Instance) -> None:
+        """Take what ``instance`` hands over; the decode instances are chosen when the policy is asked next."""
         for sequence in instance.handovers:
-            self._unrouted.append(_parcel(sequence, instance))
-            self.waiting += 1
+            self.unrouted.append(_parcel(sequence, instance))
         instance.handovers.clear()
-        returned = list(instance.returned)
-        instance.returned.clear()
-        self._route(now_s)
-        self._accept(instance, now_s)
-        for sequence in returned:
-            self._sim.front_door.submit(sequence, now_s)
+        self._sim.ask_soon()
 
-    def _route(self, now_s: float) -> None:
-        """Choose the decode instances, first come first."""
-        while self._unrouted:
-            parcel = self._unrouted[0]
+    def offer(self, now_s: float) -> None:
+        """Ask the policy for the decode instances, first come first."""
+        while self.unrouted:
+            parcel = self.unrouted[0]
             sequence = parcel.sequence
             destination = sequence.decode_instance_id
             if destination is None:
@@ -84,30 +72,37 @@ class Handovers:
             if total > instance.spec.max_request_tokens:
                 self._drop(parcel, f"its {total} tokens exceed decode instance {destination}", now_s)
                 continue
-            self._unrouted.popleft()
+            self.unrouted.popleft()
+            instance.expect(sequence.computed_tokens)
             self._inbox.setdefault(destination, deque()).append(parcel)
-            self._accept(instance, now_s)
+            self.accept(instance, now_s)
+            self._sim.touch(instance)
 
     def _drop(self, parcel: _Parcel, reason: str, now_s: float) -> None:
-        self._unrouted.popleft()
-        self.waiting -= 1
-        parcel.release()
+        self.unrouted.popleft()
+        self._leave(parcel, now_s)
         self._sim.front_door.reject(parcel.sequence.request, reason, now_s)
 
-    def _accept(self, destination: Instance, now_s: float) -> None:
+    def _leave(self, parcel: _Parcel, now_s: float) -> None:
+        """The source gets its blocks back and may go on with what waits for them."""
+        source = parcel.source
+        self._sim.settle(source, now_s)
+        source.dismiss(parcel.sequence.computed_tokens, parcel.path, parcel.named, parcel.own_blocks)
+        self._sim.wake(self._sim.runs[source.instance_id][0], now_s)
+        self._sim.touch(source)
+
+    def accept(self, destination: Instance, now_s: float) -> None:
         """Start the transfers that ``destination`` has blocks for, first come first."""
         inbox = self._inbox.get(destination.instance_id)
         while inbox:
             parcel = inbox[0]
-            tokens = parcel.sequence.computed_tokens
             self._sim.settle(destination, now_s)
-            if not destination.reserve(tokens):
+            if not destination.reserve(parcel.sequence.computed_tokens):
                 return
             self._sim.keep_within(destination)
-            self._sim.touch(destination)
             inbox.popleft()
-            self.waiting -= 1
             self._transfer(parcel, destination, now_s)
+            self._sim.touch(destination)
 
     def _transfer(self, parcel: _Parcel, destination: Instance, now_s: float) -> None:
         source_id = parcel.source.instance_id
@@ -115,18 +110,14 @@ class Handovers:
         size_bytes = parcel.sequence.computed_tokens * parcel.source.spec.kv_bytes_per_token
         end_s = start_s + self._sim.spec.link.transfer_s(size_bytes)
         self._link_free_at_s[source_id] = end_s
-        self._sim.at(end_s, _ARRIVALS, lambda: self._deliver(parcel, destination, start_s, end_s))
+        self._sim.at(end_s, ARRIVALS, lambda: self._deliver(parcel, destination, start_s, end_s))
 
     def _deliver(self, parcel: _Parcel, destination: Instance, start_s: float, end_s: float) -> None:
-        sim = self._sim
-        sim.now_s = end_s
-        sequence, source = parcel.sequence, parcel.source
-        tokens = sequence.computed_tokens
-        sim.settle(source, end_s)
-        parcel.release()
+        sequence = parcel.sequence
+        self._leave(parcel, end_s)
         destination.receive(sequence)
-        sim.log.transfer.append((end_s, sequence.request_id, destination.instance_id, "decode", tokens, start_s))
-        sim.wake(sim.runs[destination.instance_id][-1], end_s)
-        sim.wake(sim.runs[source.instance_id][0], end_s)
-        sim.touch(source)
-        sim.touch(destination)
+        self._sim.log.transfer.append(
+            (end_s, sequence.request_id, destination.instance_id, "decode", sequence.computed_tokens, start_s)
+        )
+        self._sim.wake(self._sim.runs[destination.instance_id][-1], end_s)
+        self._sim.touch(destination)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from policies.api import Partition, PartitionPolicy, PartitionView, PolicyError
 from reference_impl.core.instance import Instance
 from reference_impl.core.iteration import Iteration
 from reference_impl.simulator.assembly import policy_seed
+from reference_impl.simulator.order import TICKS
 
 if TYPE_CHECKING:
     from reference_impl.simulator.run import LaneRun
     from reference_impl.simulator.simulation import Simulation
-
-_TICKS = 2
 
 
 class Partitioner:
@@ -37,6 +37,7 @@ class Partitioner:
                 run.pct = pct
             self._log(window, 0.0, "initial shares")
             if window.policy.window_s is not None:
+                _check_window(window.policy)
                 self._schedule(window, 1, window.policy.window_s)
 
     def rate(self, run: LaneRun) -> float:
@@ -75,12 +76,11 @@ class Partitioner:
                 window.tpot_s.append((now_s - first_s) / (tokens - 1))
 
     def _schedule(self, window: _Window, number: int, window_s: float) -> None:
-        self._sim.at(number * window_s, _TICKS, lambda: self._decide(window, number, window_s))
+        self._sim.at(number * window_s, TICKS, lambda: self._decide(window, number, window_s))
 
     def _decide(self, window: _Window, number: int, window_s: float) -> None:
         """A window is over: ask the policy, and switch after the switch delay where it wants other shares."""
         now_s = number * window_s
-        self._sim.now_s = max(self._sim.now_s, now_s)
         slo = self._sim.spec.slo
         targets = (slo.ttft_s, slo.tpot_s) if slo is not None else (None, None)
         policy = window.policy
@@ -90,14 +90,13 @@ class Partitioner:
             window.shares = shares
             delay_s = self._sim.spec.partition_switch_s
             if delay_s:
-                self._sim.at(now_s + delay_s, _TICKS, lambda: self._switch(window, shares, now_s + delay_s))
+                self._sim.at(now_s + delay_s, TICKS, lambda: self._switch(window, shares, now_s + delay_s))
             else:
                 self._switch(window, shares, now_s)
         self._schedule(window, number + 1, window_s)
 
     def _switch(self, window: _Window, shares: Partition, now_s: float) -> None:
         """The new shares are ready: an idle lane takes its own at once, a busy one when its iteration ends."""
-        self._sim.now_s = max(self._sim.now_s, now_s)
         if shares != window.shares:
             return  # overtaken by a later decision
         self._log(window, now_s, None)
@@ -165,6 +164,12 @@ class _Window:
         self.ttft_s.clear()
         self.tpot_s.clear()
         self.arrivals = self.prefilled = 0
+
+
+def _check_window(policy: PartitionPolicy) -> None:
+    window_s = policy.window_s
+    if window_s is None or not isfinite(window_s) or window_s <= 0:
+        raise PolicyError(f"partition policy {policy.name!r} has window_s {window_s}; allowed: above 0, or None")
 
 
 def _checked(policy: PartitionPolicy, shares: Partition) -> Partition:

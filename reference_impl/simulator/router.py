@@ -19,18 +19,21 @@ from policies.api import (
 from reference_impl.core.instance import PREFILL_ROLES, Instance
 from reference_impl.core.spec import ClusterSpec
 from reference_impl.latency.estimate import ModelEstimate
+from reference_impl.simulator.order import time_key
 
 
 class KnownCluster:
     """One phase's instances as the job executor knows them; satisfies ``policies.api.ClusterView``."""
 
-    __slots__ = ("estimate", "instances", "now_s", "phase", "place")
+    __slots__ = ("estimate", "instances", "known", "now_s", "phase", "place")
 
     def __init__(self, phase: Phase, members: Sequence[Instance], estimate: Estimate) -> None:
         self.phase: Phase = phase
         self.now_s = 0.0
         self.estimate = estimate
-        self.instances: list[InstanceView] = [member.view(0.0) for member in members]
+        self.known: list[InstanceView] = [member.view(0.0) for member in members]
+        self.instances = tuple(self.known)
+        """What the policy is shown of :attr:`known`."""
         self.place = {member.instance_id: place for place, member in enumerate(members)}
 
 
@@ -52,7 +55,7 @@ class Router:
         self._decode = KnownCluster("decode", [i for i in instances if i.spec.role == "decode"], estimate)
         self._seats = {
             instance.instance_id: [
-                (cluster.instances, cluster.place[instance.instance_id])
+                (cluster.known, cluster.place[instance.instance_id])
                 for cluster in (self._prefill, self._decode)
                 if instance.instance_id in cluster.place
             ]
@@ -67,6 +70,11 @@ class Router:
         else:
             self._know(view)
 
+    @property
+    def next_report_s(self) -> float | None:
+        """When the next report that is under way becomes known."""
+        return self._reported[0][0] if self._reported else None
+
     def notify(self, event: PolicyEvent) -> None:
         """Tell an observing policy what happened, once the report delay has passed."""
         if self.observer is not None:
@@ -78,21 +86,27 @@ class Router:
         if self._reported or self._events:
             self._learn(now_s)
         cluster.now_s = now_s
+        cluster.instances = tuple(cluster.known)
         decision = self.policy.dispatch(request, cluster)
         if type(decision) is Dispatch:
-            if decision.instance_id not in cluster.place:
+            if type(decision.instance_id) is not int or decision.instance_id not in cluster.place:
                 self._refuse(request, decision, f"one of the instances {sorted(cluster.place)}")
             chosen = decision.decode_instance_id
             if chosen is not None and chosen not in self._decode.place:
                 self._refuse(request, decision, f"one of the decode instances {sorted(self._decode.place)} or none")
+            if decision.reason is not None and type(decision.reason) is not str:
+                self._refuse(request, decision, "a text as reason, or none")
+        elif type(decision) is Reject and type(decision.reason) is not str:
+            self._refuse(request, decision, "a text as reason")
         elif decision is not None and type(decision) is not Reject:
             self._refuse(request, decision, "a Dispatch, a Reject or None")
         return decision
 
     def _learn(self, now_s: float) -> None:
-        while self._reported and self._reported[0][0] <= now_s:
+        key = time_key(now_s)
+        while self._reported and time_key(self._reported[0][0]) <= key:
             self._know(self._reported.popleft()[1])
-        while self._events and self.observer is not None and self._events[0][0] <= now_s:
+        while self._events and self.observer is not None and time_key(self._events[0][0]) <= key:
             self.observer.observe(self._events.popleft()[1])
 
     def _know(self, view: InstanceView) -> None:

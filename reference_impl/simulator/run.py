@@ -12,19 +12,11 @@ from typing import TYPE_CHECKING
 
 from reference_impl.core.iteration import Iteration
 from reference_impl.core.lane import Lane
+from reference_impl.simulator.order import time_key
 
 if TYPE_CHECKING:
     from reference_impl.core.instance import Instance
     from reference_impl.events import EventLog
-
-
-def time_key(time_s: float) -> int:
-    """The place of a moment in the event order: whole nanoseconds.
-
-    Moments that round to the same nanosecond are ordered by kind and place, not by the last bits of a float, so a
-    closed form and plain stepping order them alike.
-    """
-    return int(time_s * 1e9 + 0.5)
 
 
 class LaneRun:
@@ -157,8 +149,6 @@ class LaneRun:
             first_end = self.end_s(done + 1)
             step = (self.first_s + self.growth_s * (done + 1)) / self.rate
             growth = self.growth_s / self.rate
-        chunks = iteration.work.chunks
-        tokens = fresh * sum(n for n, _ in chunks) if chunks else 0
         lane = self.lane
         start = self.row_start_s
         self.busy_s += end_s - start
@@ -167,7 +157,7 @@ class LaneRun:
                 end_s,
                 lane.instance_id,
                 lane.kind,
-                tokens,
+                fresh * iteration.prefill_tokens,
                 iteration.decodes,
                 start,
                 fresh,

@@ -6,6 +6,7 @@ import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from typing import NamedTuple
 
 from policies.api import PolicyError
 from reference_impl.core.instance import Instance
@@ -15,17 +16,17 @@ from reference_impl.events import EventLog
 from reference_impl.simulator.assembly import build_instances, build_runs, check_scaling
 from reference_impl.simulator.frontdoor import FrontDoor
 from reference_impl.simulator.handover import Handovers
+from reference_impl.simulator.order import AFTER_LANES, ARRIVALS, BEFORE_LANES, COMPLETIONS, TICKS, time_key
 from reference_impl.simulator.partitioning import Partitioner
 from reference_impl.simulator.router import Router
-from reference_impl.simulator.run import LaneRun, time_key
+from reference_impl.simulator.run import LaneRun
 from workloads.trace import Trace
 
-ARRIVALS, COMPLETIONS, TICKS = 0, 1, 2
-"""At one moment: what arrives, then what ends, then who looks."""
-_BEFORE_LANES, _AFTER_LANES = -1, 1 << 60
 _PROGRESS_EVERY = 1024
-_PATIENCE_TICKS = 1024
-"""Ticks without anything else before a policy is taken to leave its requests for ever."""
+_FLUSH_EVERY = 8192
+"""Runs after which gathered rows are put away."""
+_PATIENCE_S = 600.0
+"""Simulated seconds of windows and reports alone before a policy is taken to leave its requests for ever."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,13 @@ class Summary:
     """From time 0 to the last event."""
 
 
+class _Timed(NamedTuple):
+    """Something to do at a time of its own."""
+
+    time_s: float
+    action: Callable[[], None]
+
+
 class Simulation:
     """One deployment serving one trace."""
 
@@ -52,10 +60,10 @@ class Simulation:
         self.log = log
         self.fast = fast
         self.key = 0
-        self.rank = _BEFORE_LANES
+        self.rank = BEFORE_LANES
         """Where processing stands in the event order: (key, rank)."""
         self.now_s = 0.0
-        self.heap: list[tuple[int, int, int, int, Callable[[], None] | LaneRun]] = []
+        self.heap: list[tuple[int, int, int, int, LaneRun | _Timed]] = []
         self.outstanding = 0
         self.finished = self.rejected = self.iterations = self.runs_logged = self._ticket = 0
         self.outputs: list[int] = trace.output_tokens.tolist()
@@ -67,7 +75,9 @@ class Simulation:
         self.handovers = Handovers(self)
         self.partitioner = Partitioner(self)
         self._reports_on_change = spec.report_period_s is None
-        self._idle_ticks = 0
+        self._asking = False
+        self._alarm_set = False
+        self._active_s = 0.0
 
     # ----------------------------------------------------------------------------------------------------- main loop
 
@@ -105,8 +115,10 @@ class Simulation:
         self._start_ticks()
         row = 0
         while True:
+            if self._asking:
+                self._ask()
             if row < total and (not heap or keys[row] <= heap[0][0]):
-                self.key, self.rank, self.now_s = keys[row], _BEFORE_LANES, arrivals[row]
+                self.key, self.rank, self.now_s = keys[row], BEFORE_LANES, arrivals[row]
                 arrive(row, arrivals[row], prompts[row])
                 row += 1
                 if not row % _PROGRESS_EVERY:
@@ -116,31 +128,30 @@ class Simulation:
                 continue
             if not heap:
                 return
-            key, priority, order, version, action = heappop(heap)
-            if priority == COMPLETIONS:
-                assert type(action) is LaneRun
-                if action.version == version:
+            key, priority, order, version, due = heappop(heap)
+            if type(due) is LaneRun:
+                if due.version == version:
                     self.key, self.rank = key, order
-                    self._idle_ticks = 0
-                    if action.iteration is None:
-                        self._begin(action)
+                    if due.iteration is None:
+                        self._begin(due)
                     else:
-                        self._complete(action)
-            elif row < total or (self.outstanding and not self._only_ticks_left(priority)):
-                assert not isinstance(action, LaneRun)
+                        self._complete(due)
+                    self._active_s = self.now_s
+            elif row < total or (self.outstanding and not self._only_ticks_left(key)):
+                assert type(due) is _Timed
                 self.key = key
-                self.rank = _BEFORE_LANES if priority == ARRIVALS else _AFTER_LANES
-                action()
+                self.rank = BEFORE_LANES if priority == ARRIVALS else AFTER_LANES
+                self.now_s = max(self.now_s, due.time_s)
+                due.action()
 
-    def _only_ticks_left(self, priority: int) -> bool:
+    def _only_ticks_left(self, key: int) -> bool:
         """Whether windows and reports go on for ever although no lane will ever run again."""
-        self._idle_ticks = self._idle_ticks + 1 if priority == TICKS else 0
-        return self._idle_ticks > _PATIENCE_TICKS and all(entry[1] == TICKS for entry in self.heap)
+        return key > (self._active_s + _PATIENCE_S) * 1e9 and all(entry[1] == TICKS for entry in self.heap)
 
     def at(self, time_s: float, priority: int, action: Callable[[], None]) -> None:
         """Have ``action`` called at ``time_s``; it is dropped once no request is left."""
         self._ticket += 1
-        heappush(self.heap, (time_key(time_s), priority, self._ticket, 0, action))
+        heappush(self.heap, (time_key(time_s), priority, self._ticket, 0, _Timed(time_s, action)))
 
     def _start_ticks(self) -> None:
         self.partitioner.start()
@@ -149,12 +160,44 @@ class Simulation:
             self._report_all(period_s, 0)
 
     def _report_all(self, period_s: float, count: int) -> None:
-        self.now_s = max(self.now_s, count * period_s)
         for instance in self.instances:
             self.settle(instance, count * period_s)
             self.router.report(instance.view(count * period_s))
-        self.front_door.retry(self.now_s)
+        self._reported()
         self.at((count + 1) * period_s, TICKS, lambda: self._report_all(period_s, count + 1))
+
+    # ------------------------------------------------------------------------------- when the dispatch policy is asked
+
+    def ask_soon(self) -> None:
+        """Offer what is queued to the dispatch policy once the present event is done with."""
+        self._asking = True
+
+    def await_report(self) -> None:
+        """Something is queued: ask again when the next report that is under way becomes known."""
+        at_s = self.router.next_report_s
+        if at_s is not None and not self._alarm_set:
+            self._alarm_set = True
+            self.at(at_s, TICKS, self._alarm)
+
+    def _alarm(self) -> None:
+        self._alarm_set = False
+        self._asking = True
+
+    def _reported(self) -> None:
+        """Reports were made: what is queued is offered again when they are known."""
+        if self.front_door.queued or self.handovers.unrouted:
+            if self.spec.report_delay_s:
+                self.await_report()
+            else:
+                self._asking = True
+
+    def _ask(self) -> None:
+        while self._asking:
+            self._asking = False
+            self.handovers.offer(self.now_s)
+            self.front_door.offer(self.now_s)
+        if self.front_door.queued or self.handovers.unrouted:
+            self.await_report()
 
     # --------------------------------------------------------------------------------------------- state and reports
 
@@ -166,8 +209,7 @@ class Simulation:
                 if len(instance.lanes) > 1:
                     self.settle(instance, self.now_s)
                 self.router.report(instance.view(self.now_s))
-            if self.front_door.queued:
-                self.front_door.retry(self.now_s)
+                self._reported()
 
     def settle(self, instance: Instance, now_s: float) -> None:
         """Reserve the memory of every iteration of ``instance`` that has started by now."""
@@ -244,10 +286,8 @@ class Simulation:
         self.now_s = max(self.now_s, now_s)
         self.start(run, now_s)
         if run.other is not None:
-            self.sync_rates(run.instance, now_s)
-        if self.handovers.waiting or run.instance.returned:
-            self.handovers.after(run.instance, now_s)
-        self.touch(run.instance)
+            self._after_lane(run, run.other, False, now_s)
+        self._after_boundary(run.instance, now_s)
 
     def _fits_beside(self, run: LaneRun, other: LaneRun) -> bool:
         """Whether the pool can carry what both lanes have planned, in whatever order they take it."""
@@ -289,10 +329,32 @@ class Simulation:
             self._tell(run, iteration, finished, now_s)
         self.start(run, now_s)
         if run.other is not None:
-            self._after_lane(run, run.other, now_s)
-        if instance.handovers or instance.returned or self.handovers.waiting:
-            self.handovers.after(instance, now_s)
+            self._after_lane(run, run.other, bool(finished or iteration.ended), now_s)
+        self._after_boundary(instance, now_s)
+        if not self.runs_logged % _FLUSH_EVERY:
+            self.log.flush_if_full()
+
+    def _after_boundary(self, instance: Instance, now_s: float) -> None:
+        """An instance reports, and what it cannot go on with itself goes where it can."""
+        changed = instance.changed
         self.touch(instance)
+        if instance.handovers:
+            self.handovers.collect(instance)
+        if instance.dropped:
+            self._after_preemption(instance, now_s)
+        if changed and instance.prefill_lane is None:
+            self.handovers.accept(instance, now_s)
+
+    def _after_preemption(self, instance: Instance, now_s: float) -> None:
+        if self.router.observer is not None:
+            for sequence in instance.dropped:
+                tokens = sequence.tokens_out
+                self.front_door.notify("preempted", now_s, sequence.request_id, instance.instance_id, tokens)
+        instance.dropped.clear()
+        returned = list(instance.returned)
+        instance.returned.clear()
+        for sequence in returned:
+            self.front_door.submit(sequence, now_s)
 
     def _finished(self, run: LaneRun, iteration: Iteration) -> list[int]:
         """Requests whose last token this iteration brings."""
@@ -321,11 +383,15 @@ class Simulation:
                 tokens = self.outputs[request_id]
                 self.front_door.notify("finished", now_s, request_id, run.instance.instance_id, tokens)
 
-    def _after_lane(self, run: LaneRun, other: LaneRun, now_s: float) -> None:
-        """One lane of a semi-PD instance came to a boundary: hand over to the other without a copy, set the rates."""
+    def _after_lane(self, run: LaneRun, other: LaneRun, ended: bool, now_s: float) -> None:
+        """One lane of a semi-PD instance came to a boundary.
+
+        The other one takes over what was prefilled without a copy, or plans anew after its iteration under way where
+        a prefill or a sequence ``ended`` or was preempted. Then both get their rates.
+        """
         if other.iteration is None:
             self.start(other, now_s)
-        elif other.holding and other.lane.incoming:
+        elif other.holding and (ended or run.instance.dropped):
             other.settle(other.completed_by(now_s, self.key, self.rank))
             self.stop_soon(other)
         self.sync_rates(run.instance, now_s)

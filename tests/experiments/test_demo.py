@@ -1,8 +1,6 @@
-"""The demo's tables and pages agree with its runs, and name the assumption that they rest on."""
+"""The demo's tables and page agree with its runs, and name the assumption that they rest on."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 
@@ -39,12 +37,14 @@ def test_verdicts_are_seen_from_semi_pd(demo: Demo) -> None:
     assert f"{-judgement.difference.mean:+.3f}" in shown
 
 
-def test_the_pages_need_no_network(demo: Demo) -> None:
-    for page in demo.pages:
-        text = page.read_text(encoding="utf-8")
-        assert "<svg" in text
-        assert not any(f'{attribute}="http' in text for attribute in ("src", "href"))
-        assert "is an assumption of the cost model" in text
+def test_the_one_page_holds_both_parts_and_needs_no_network(demo: Demo) -> None:
+    assert [path.name for path in demo.page.parent.glob("*.html")] == ["report.html"]
+    text = demo.page.read_text(encoding="utf-8")
+    assert all(found.config.title in text for found in (demo.policies, demo.contention))
+    assert "is an assumption of the cost model" in text
+    assert "Against prefill_first: gamma 0 " in text
+    assert text.count('<svg class="figure"') == 10
+    assert not any(f'{attribute}="http' in text for attribute in ("src", "href"))
 
 
 def test_a_second_run_takes_the_finished_cases(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,5 +52,5 @@ def test_a_second_run_takes_the_finished_cases(demo: Demo, monkeypatch: pytest.M
         raise AssertionError("a finished case was run again")
 
     monkeypatch.setattr("experiments.run.execute", refuse)
-    again = run_demo(Path(demo.pages[0]).parent, seeds=2, requests=30)
+    again = run_demo(demo.page.parent, seeds=2, requests=30)
     assert again.policies.judgements == demo.policies.judgements

@@ -14,10 +14,9 @@ from experiments.cases.model import Case, Outcome
 from experiments.compare import Comparison, compare
 from experiments.compare_config import CompareConfig
 from experiments.config_file import parse
-from experiments.report import render, write_report
+from experiments.report import Note, Part, render, write_report
 from experiments.report.axis import axis_of, telling_point
 from experiments.report.labels import metric_label, number
-from experiments.report.page import Note
 from experiments.report.theme import palette
 
 TWO = {"old": {"policies": {"dispatch": "round_robin"}}, "new": {"policies": {"dispatch": "random"}}}
@@ -46,7 +45,7 @@ def _comparison(runner: Callable[[Case], Outcome] = _outcome, **changes: Any) ->
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    return render(_comparison())
+    return render(Part(_comparison()))
 
 
 def test_the_page_needs_no_network_and_no_scripts(page: str) -> None:
@@ -99,13 +98,46 @@ def test_an_order_of_names_gives_two_pages_the_same_colours() -> None:
     assert len({*palette(one).values(), *palette(other).values()}) == 3
 
 
+def test_a_policy_has_the_same_colour_in_every_part() -> None:
+    first = _comparison(rates=[1])
+    second = _comparison(rates=[2], variants={"new": TWO["new"], "third": {}}, baseline="third")
+    colours = palette(first.config, second.config)
+    assert colours["new"] == palette(first.config)["new"] != palette(second.config)["new"]
+    assert len(set(colours.values())) == 3
+    _, one, two = re.split(r'<h2 class="part" id="part-\d">', render(Part(first), Part(second)))
+    for part, absent in ((one, "third"), (two, "old")):
+        figures = re.findall(r'<svg class="figure".*?</svg>', part, re.DOTALL)
+        assert len(figures) == 5
+        assert all(colours["new"] in figure and colours[absent] not in figure for figure in figures)
+
+
+def test_several_parts_share_a_title_and_what_they_rest_on() -> None:
+    parts = (Part(_comparison(title="One"), (Note("On one", "x"),)), Part(_comparison(title="Two", rates=[1])))
+    found = render(*parts, title="Both")
+    assert "<h1>Both</h1>" in found
+    assert found.index("On one") < found.index('id="part-2"') < found.index("How far to trust it")
+    assert found.count("analytic, uncalibrated") == found.count("Definitions of the metrics") == 1
+    assert [link for link in re.findall(r'href="([^"]*)"', found) if link.startswith("#part")] == ["#part-1", "#part-2"]
+    assert "Configuration: One" in found
+    assert "Configuration: Two" in found
+
+
+def test_everything_that_the_runs_assumed_of_a_cost_model_is_shown() -> None:
+    def swept(case: Case) -> Outcome:
+        return Outcome({"attainment": 0.5}, provenance={"cost_models": {"lanes": f"assumed gamma {case.rate:g}"}})
+
+    found = render(Part(_comparison(swept, rates=[1])), Part(_comparison(swept, rates=[1, 2])))
+    assert [found.count(f"assumed gamma {rate}") for rate in (1, 2)] == [1, 1]
+
+
 def test_equal_comparisons_give_equal_pages(page: str) -> None:
-    assert render(_comparison()) == page
+    assert render(Part(_comparison())) == page
 
 
 def test_names_of_users_are_escaped() -> None:
     name = "<script>alert(1)</script> & $x_1$"
-    found = render(_comparison(title=name, variants={name: {}, "new": TWO["new"]}, rates=[1]), (Note(name, name),))
+    part = Part(_comparison(title=name, variants={name: {}, "new": TWO["new"]}, rates=[1]), (Note(name, name),))
+    found = render(part, part, title=name)
     assert "<script" not in found
     assert "&lt;script&gt;" in found
     figures = re.findall(r'<svg class="figure".*?</svg>', found, re.DOTALL)
@@ -113,7 +145,7 @@ def test_names_of_users_are_escaped() -> None:
 
 
 def test_names_in_any_script_are_drawn() -> None:
-    assert "比較" in render(_comparison(variants={"比較": {}, "new": TWO["new"]}, rates=[1]))
+    assert "比較" in render(Part(_comparison(variants={"比較": {}, "new": TWO["new"]}, rates=[1])))
 
 
 def test_a_sweep_becomes_the_axis() -> None:
@@ -122,7 +154,7 @@ def test_a_sweep_becomes_the_axis() -> None:
     comparison = _comparison(workloads=workloads, sweep=sweep, rates=[])
     ((_, points),) = axis_of(comparison).panels
     assert [point.x for point in points] == [0.0, 0.2, 0.4]
-    assert "SLO attainment against assumed gamma" in render(comparison)
+    assert "SLO attainment against assumed gamma" in render(Part(comparison))
 
 
 def test_the_axis_shows_the_rate_that_was_offered_not_the_scale() -> None:
@@ -146,23 +178,23 @@ def test_details_are_shown_where_the_variants_differ_most() -> None:
     ids=["one rate", "one seed", "many workloads", "many variants", "no slo"],
 )
 def test_other_shapes_are_drawn_too(changes: dict[str, Any]) -> None:
-    assert render(_comparison(**changes)).count('<svg class="figure"') == 5
+    assert render(Part(_comparison(**changes))).count('<svg class="figure"') == 5
 
 
 def test_figures_without_data_are_left_out() -> None:
-    found = render(_comparison(lambda case: Outcome({"attainment": 0.5}), rates=[1]))
+    found = render(Part(_comparison(lambda case: Outcome({"attainment": 0.5}), rates=[1])))
     assert found.count('<svg class="figure"') == 2
     assert "not stated by the runs" in found
 
 
 def test_a_metric_that_no_run_has_is_said_to_be_inconclusive() -> None:
-    found = render(_comparison(lambda case: Outcome({}), rates=[1]))
+    found = render(Part(_comparison(lambda case: Outcome({}), rates=[1])))
     assert "new: inconclusive at 1 of 1 point." in found
     assert "fewer than two seeds" in found
 
 
 def test_the_page_is_written_whole(tmp_path: Path) -> None:
-    write_report(_comparison(rates=[1]), tmp_path / "new" / "report.html")
+    write_report(tmp_path / "new" / "report.html", Part(_comparison(rates=[1])))
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["report.html"]
     assert (tmp_path / "new" / "report.html").read_text().endswith("</html>")
 

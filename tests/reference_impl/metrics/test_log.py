@@ -74,3 +74,38 @@ def test_an_unknown_lane_is_refused(write_log: Callable[..., Path]) -> None:
     events = [Event(0.0, "arrive", 0, tokens=3), Event(1.0, "run", None, 0, "third", 0, 1, 0.0, 1, 1.0)]
     with pytest.raises(EventLogError, match="row 1: run without lane"):
         read(write_log(events))
+
+
+def test_an_unknown_kind_is_refused_wherever_it_stands(
+    write_log: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_module, "_BATCH_ROWS", 2)
+    events = [*(Event(float(moment), "arrive", moment, tokens=3) for moment in range(3)), Event(3.0, "explode", 0)]
+    with pytest.raises(EventLogError, match="row 3: unknown kind 'explode'"):
+        read(write_log(events))
+
+
+@pytest.mark.parametrize(("column", "allowed"), [("request", "integers or floats"), ("lane", "text")])
+def test_a_column_of_another_type_is_refused(
+    column: str, allowed: str, write_log: Callable[..., Path], two_requests: list[Event]
+) -> None:
+    path = write_log(two_requests)
+    table = pq.read_table(path)
+    other = pa.array([True] * table.num_rows)
+    pq.write_table(table.set_column(table.schema.get_field_index(column), column, other), path)
+    with pytest.raises(EventLogError, match=rf"column {column}: type bool \(allowed: {allowed}\)"):
+        read(path)
+
+
+def test_whole_numbers_saved_as_floats_are_read(
+    write_log: Callable[..., Path], make_run: Callable[..., RunLog], two_requests: list[Event]
+) -> None:
+    """Other tools turn integers with gaps into floats."""
+    expected = make_run(two_requests).rows["run"].columns
+    path = write_log(two_requests)
+    table = pq.read_table(path)
+    for name in ("request", "instance", "tokens", "kv_blocks"):
+        table = table.set_column(table.schema.get_field_index(name), name, table.column(name).cast(pa.float64()))
+    pq.write_table(table, path)
+    for name, column in read(path).rows["run"].columns.items():
+        np.testing.assert_array_equal(column, expected[name])

@@ -187,7 +187,7 @@ class Lazy:
     ("plan", "allowed"),
     [
         (BatchPlan((Chunk(9, 10),)), "waiting or partly prefilled requests, not of 9"),
-        (BatchPlan((Chunk(0, 0),)), "1 to 100 tokens of request 0, not 0"),
+        (BatchPlan((Chunk(0, 0),)), r"1 to 100 tokens \(int\) of request 0, not 0"),
         (BatchPlan((Chunk(0, 101),)), "1 to 100 tokens"),
         (BatchPlan((Chunk(0, 10), Chunk(0, 10))), "one chunk per request"),
         (BatchPlan(preempt=(0,)), "preemption of running requests"),
