@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from policies.api import BatchPolicy, Estimate, InstanceState, InstanceView, LaneKind, Role
 from reference_impl.core.blocks import BlockPool
+from reference_impl.core.failure import RAISED, policy_failure
 from reference_impl.core.iteration import Iteration
 from reference_impl.core.lane import Lane
 from reference_impl.core.plan import apply_plan
@@ -141,7 +142,12 @@ class Instance:
             return None
         while True:
             preemptions = self.preemptions
-            iteration = apply_plan(self, lane, lane.batch.plan(lane), now_s)
+            try:
+                plan = lane.batch.plan(lane)
+            except RAISED as error:
+                doing = f"planning the {lane.kind} lane of instance {self.instance_id} at {now_s:.6f} s"
+                raise policy_failure(lane.batch, doing, error) from error
+            iteration = apply_plan(self, lane, plan, now_s)
             if iteration is not None or self.preemptions == preemptions:
                 return iteration  # with neither, all that the plan did was to make room: ask what to run there
 

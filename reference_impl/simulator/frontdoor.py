@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Literal
 
 from policies.api import Dispatch, PolicyError, PolicyEvent, Reject, RequestView
+from reference_impl.core.failure import RAISED, policy_failure
 from reference_impl.core.instance import Instance
 from reference_impl.core.sequence import Sequence
 
@@ -62,7 +63,11 @@ class FrontDoor:
     def _prediction(self, request: RequestView) -> int | None:
         predictor = self._predictor
         assert predictor is not None
-        tokens = predictor.predict(request)
+        try:
+            tokens = predictor.predict(request)
+        except RAISED as error:
+            doing = f"predicting the output of request {request.request_id}"
+            raise policy_failure(predictor, doing, error) from error
         if tokens is not None and (type(tokens) is not int or tokens < 1):
             raise PolicyError(
                 f"predictor {predictor.name!r} answered {tokens!r} for request {request.request_id}; allowed: a whole"

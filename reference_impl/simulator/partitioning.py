@@ -6,6 +6,7 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from policies.api import Partition, PartitionPolicy, PartitionView, PolicyError
+from reference_impl.core.failure import RAISED, policy_failure
 from reference_impl.core.instance import Instance
 from reference_impl.core.iteration import Iteration
 from reference_impl.simulator.assembly import policy_seed
@@ -84,7 +85,12 @@ class Partitioner:
         slo = self._sim.spec.slo
         targets = (slo.ttft_s, slo.tpot_s) if slo is not None else (None, None)
         policy = window.policy
-        shares = _checked(policy, policy.partition(window.view(now_s, window_s, *targets)))
+        view = window.view(now_s, window_s, *targets)
+        try:
+            shares = _checked(policy, policy.partition(view))
+        except RAISED as error:
+            doing = f"partitioning instance {window.instance.instance_id} at {now_s:.6f} s"
+            raise policy_failure(policy, doing, error) from error
         window.clear(now_s)
         if shares != window.shares:
             window.shares = shares

@@ -16,6 +16,7 @@ from policies.api import (
     Reject,
     RequestView,
 )
+from reference_impl.core.failure import RAISED, policy_failure
 from reference_impl.core.instance import PREFILL_ROLES, Instance
 from reference_impl.core.spec import ClusterSpec
 from reference_impl.latency.estimate import ModelEstimate
@@ -87,7 +88,11 @@ class Router:
             self._learn(now_s)
         cluster.now_s = now_s
         cluster.instances = tuple(cluster.known)
-        decision = self.policy.dispatch(request, cluster)
+        try:
+            decision = self.policy.dispatch(request, cluster)
+        except RAISED as error:
+            doing = f"dispatching request {request.request_id} at {now_s:.6f} s"
+            raise policy_failure(self.policy, doing, error) from error
         if type(decision) is Dispatch:
             if type(decision.instance_id) is not int or decision.instance_id not in cluster.place:
                 self._refuse(request, decision, f"one of the instances {sorted(cluster.place)}")
@@ -107,7 +112,11 @@ class Router:
         while self._reported and time_key(self._reported[0][0]) <= key:
             self._know(self._reported.popleft()[1])
         while self._events and self.observer is not None and time_key(self._events[0][0]) <= key:
-            self.observer.observe(self._events.popleft()[1])
+            event = self._events.popleft()[1]
+            try:
+                self.observer.observe(event)
+            except RAISED as error:
+                raise policy_failure(self.policy, f"observing {event}", error) from error
 
     def _know(self, view: InstanceView) -> None:
         for instances, place in self._seats[view[0]]:

@@ -189,6 +189,11 @@ class Lazy:
         (BatchPlan((Chunk(9, 10),)), "waiting or partly prefilled requests, not of 9"),
         (BatchPlan((Chunk(0, 0),)), r"1 to 100 tokens \(int\) of request 0, not 0"),
         (BatchPlan((Chunk(0, 101),)), "1 to 100 tokens"),
+        (BatchPlan((Chunk(0, 1.5),)), "1 to 100 tokens .int. of request 0, not 1.5"),  # type: ignore[arg-type]
+        (BatchPlan((Chunk(0, True),)), "not True"),
+        (BatchPlan((0,)), "a collection of Chunks"),  # type: ignore[arg-type]
+        (BatchPlan(preempt=3), "collections of request ids"),  # type: ignore[arg-type]
+        (BatchPlan(preempt=(), skip=frozenset((1,)), reason=3), "a text as reason"),  # type: ignore[arg-type]
         (BatchPlan((Chunk(0, 10), Chunk(0, 10))), "one chunk per request"),
         (BatchPlan(preempt=(0,)), "preemption of running requests"),
         (BatchPlan(skip=frozenset((0,))), "skipping of running decodes"),
@@ -325,6 +330,164 @@ def test_block_tables_name_every_block_once(deploy: Deploy, requests: Requests) 
     assert summary.finished == 8
     assert summary.preemptions > 0
     assert policy.tables > 100
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no idea"), SystemExit(0), AttributeError("x")])
+def test_a_policy_that_raises_is_named_with_the_place_and_what_it_was_doing(
+    deploy: Deploy, requests: Requests, error: BaseException
+) -> None:
+    class Raises(Lazy):
+        """Fails at once, in whatever role."""
+
+        def plan(self, lane: object) -> BatchPlan:
+            raise error
+
+        def dispatch(self, request: object, cluster: object) -> object:
+            raise error
+
+    kind = type(error).__name__
+    with pytest.raises(
+        PolicyError, match=rf"'lazy' raised {kind}.* at .*test_simulation.py:\d+ while planning the mixed"
+    ):
+        rows(_with_batch(deploy, Raises()), requests((0.0, 10, 2)))
+    spec = replace(deploy("colocated"), dispatch=Raises())  # type: ignore[arg-type]
+    with pytest.raises(PolicyError, match=rf"'lazy' raised {kind}.* while dispatching request 0 at 0.000000 s"):
+        rows(spec, requests((0.0, 10, 2)))
+
+
+def test_a_request_refused_at_hand_over_gives_its_room_back(deploy: Deploy, requests: Requests) -> None:
+    spec = deploy("prefill", "decode", kv_blocks=10)
+    small = replace(spec.instances[1], kv_blocks=4)
+    spec = replace(spec, instances=(spec.instances[0], small))
+    summary, events = rows(spec, requests((0.0, 100, 2), (0.0, 100, 2), (0.0, 40, 2)))
+    assert (summary.finished, summary.rejected) == (1, 2)
+    assert all("exceed decode instance 1" in e["reason"] for e in events if e["kind"] == "reject")
+
+
+class Gate:
+    """Leaves everything queued until ``after_s``, or while something is running."""
+
+    kind = "dispatch"
+    name = "gate"
+
+    def __init__(self, after_s: float = 0.0) -> None:
+        self.after_s = after_s
+        self.asked: list[float] = []
+
+    def dispatch(self, request: object, cluster: Any) -> object:
+        self.asked.append(cluster.now_s)
+        busy = any(view.running_requests + view.waiting_requests for view in cluster.instances)
+        return None if busy or cluster.now_s < self.after_s else Dispatch(0)
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.5])
+@pytest.mark.parametrize("fast", [True, False])
+def test_queued_requests_are_offered_again_when_a_report_becomes_known(
+    deploy: Deploy, requests: Requests, delay_s: float, fast: bool
+) -> None:
+    policy = Gate()
+    spec = replace(deploy("colocated", spec={"report_delay_s": delay_s}), dispatch=policy)  # type: ignore[arg-type]
+    trace = requests((0.0, 100, 3), (0.505, 100, 3), (0.506, 100, 3))
+    summary, events = rows(spec, trace, fast=fast)
+    assert summary.finished == 3
+    assert policy.asked == sorted(policy.asked)
+    dispatched, arrived = times(events, "dispatch"), times(events, "arrive")
+    assert all(dispatched[i] >= arrived[i] for i in range(3))
+    if delay_s:  # dispatched at 0, so it reports at 0 (busy), 0.02, 0.04 (idle): known 0.5 s later
+        assert dispatched[1] == pytest.approx(0.54)
+
+
+def test_a_long_queue_is_released_at_once(deploy: Deploy, requests: Requests) -> None:
+    class Crowd(Gate):
+        """Dispatches nothing before the thousandth question."""
+
+        def dispatch(self, request: object, cluster: Any) -> object:
+            self.asked.append(cluster.now_s)
+            return Dispatch(0) if len(self.asked) > 5 else None
+
+    spec = replace(deploy("colocated", spec={"report_period_s": 1.0}), dispatch=Crowd())  # type: ignore[arg-type]
+    summary, _ = rows(spec, requests(*[(i * 1e-4, 10, 2) for i in range(2000)]))
+    assert summary.finished == 2000
+
+
+def test_waiting_for_a_moment_is_no_stall_where_reports_come(deploy: Deploy, requests: Requests) -> None:
+    spec = replace(deploy("colocated", spec={"report_period_s": 0.01}), dispatch=Gate(30.0))  # type: ignore[arg-type]
+    _, events = rows(spec, requests((0.0, 10, 2)))
+    assert times(events, "dispatch")[0] == pytest.approx(30.0)
+
+
+def test_a_policy_that_observes_hears_everything_in_order(deploy: Deploy, requests: Requests) -> None:
+    class Listener(Gate):
+        """Round robin, with ears."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.heard: list[Any] = []
+
+        def dispatch(self, request: object, cluster: object) -> object:
+            return Dispatch(0)
+
+        def observe(self, event: Any) -> None:
+            self.heard.append(event)
+
+    policy = Listener()
+    spec = replace(deploy("colocated", kv_blocks=8), dispatch=policy)  # type: ignore[arg-type]
+    trace = requests((0.0, 48, 40), (0.001, 48, 40), (0.002, 500, 2), (9.0, 10, 1))
+    rows(spec, trace)
+    assert [event.at_s for event in policy.heard] == sorted(event.at_s for event in policy.heard)
+    assert {event.kind for event in policy.heard} == {"dispatched", "first_token", "preempted", "finished", "rejected"}
+
+
+def test_dropping_one_to_admit_one_is_a_legal_plan(deploy: Deploy, requests: Requests) -> None:
+    class Swap(Lazy):
+        """Only one sequence at a time; the second request takes the place of the first."""
+
+        def plan(self, lane: Any) -> BatchPlan:
+            if len(lane.waiting) and not lane.running_sequences:
+                first = next(iter(lane.waiting))
+                return BatchPlan((Chunk(first.request_id, first.target_tokens),), decode=False)
+            for sequence in lane.waiting:
+                if sequence.request_id == 1 and not sequence.generated_tokens:
+                    running = next(iter(lane.decodes))
+                    return BatchPlan((Chunk(1, sequence.target_tokens),), preempt=(running.request_id,))
+            return BatchPlan()
+
+    spec = _with_batch(deploy, Swap(), max_sequences=1)
+    summary, events = rows(spec, requests((0.0, 100, 9), (0.03, 100, 3)))
+    assert (summary.finished, summary.preemptions) == (2, 1)
+    assert times(events, "finish")[1] < times(events, "finish")[0]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"report_period_s": 0.0},
+        {"report_delay_s": -1.0},
+        {"partition_switch_s": float("nan")},
+    ],
+)
+def test_impossible_times_of_a_deployment_are_refused(deploy: Deploy, fields: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(fields))} is .*; allowed: a finite number"):
+        deploy("colocated", spec=fields)
+
+
+@pytest.mark.parametrize("roles", [(), ("prefill", "prefill"), ("decode",)])
+def test_a_fleet_that_cannot_serve_is_refused(deploy: Deploy, roles: Any) -> None:
+    with pytest.raises(ValueError, match="at least one prefill and one decode instance"):
+        deploy(*roles)
+
+
+def test_what_a_policy_is_shown_cannot_be_changed(deploy: Deploy, requests: Requests) -> None:
+    class Vandal(Gate):
+        """Tries to reorder the host's list."""
+
+        def dispatch(self, request: object, cluster: Any) -> object:
+            cluster.instances.sort()
+            return Dispatch(0)
+
+    spec = replace(deploy("colocated"), dispatch=Vandal())  # type: ignore[arg-type]
+    with pytest.raises(PolicyError, match="'gate' raised AttributeError: 'tuple' object has no attribute 'sort'"):
+        rows(spec, requests((0.0, 10, 2)))
 
 
 def test_the_state_is_clean_after_every_run(deploy: Deploy, requests: Requests) -> None:
