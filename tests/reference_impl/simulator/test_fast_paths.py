@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from policies.api import BatchPlan, Chunk, ClusterView, Dispatch, LaneView, Reject, RequestView
 from policies.registry import PolicySpec
 from reference_impl.core.spec import ClusterSpec
 from reference_impl.events import EventLog
@@ -36,8 +37,15 @@ KINKED = {
     for prefill in (0, 32, 256)
     for read in (0, 100, 150, 300, 400, 1000)
 }
-BATCH = ["prefill_first", "unified_budget", "chunked_prefill:chunk_tokens=64", "decode_first"]
-DISPATCH = ["round_robin", "random", "least_loaded:metric=kv", "power_of_two", "prefix_affinity"]
+BATCH = [
+    "prefill_first",
+    "unified_budget",
+    "unified_budget:token_budget=96,long_prefill_token_threshold=40",
+    "chunked_prefill:chunk_tokens=64",
+    "decode_first",
+    "fussy",
+]
+DISPATCH = ["round_robin", "random", "least_loaded:metric=kv", "power_of_two", "prefix_affinity", "choosy"]
 ROLES = [
     ("colocated",),
     ("colocated", "colocated"),
@@ -46,7 +54,57 @@ ROLES = [
     ("prefill", "decode"),
     ("prefill", "decode", "semi_pd"),
 ]
+FUSSY = "fussy"
+"""A batch policy of the tests' own, see Fussy."""
 PARTITION = ["none", "static_share:prefill_pct=40,decode_pct=60", "semi_pd:window_s=0.25"]
+
+
+class Fussy:
+    """Every odd thing that a plan may say, decided by the state alone."""
+
+    kind = "batch"
+    name = FUSSY
+
+    def plan(self, lane: LaneView) -> BatchPlan:
+        chunk = self._chunk(lane)
+        skip = frozenset(
+            s.request_id for s in (*lane.decodes, *lane.paused) if (s.generated_tokens + s.request_id) % 7 == 1
+        )
+        if len(skip) == len(lane.decodes) + len(lane.paused):
+            skip = frozenset()  # somebody must go on
+        victims = [s.request_id for s in lane.decodes if s.generated_tokens % 11 == 10 and len(lane.decodes) > 2]
+        preempt = tuple(victims[:1])
+        room = lane.free_blocks - lane.decode_blocks
+        chunks = (chunk,) if chunk and self._fits(lane, chunk, room) else ()
+        return BatchPlan(chunks, skip=skip - set(preempt), preempt=preempt)
+
+    def _chunk(self, lane: LaneView) -> Chunk | None:
+        for sequence in (*lane.prefilling, *lane.waiting):
+            return Chunk(sequence.request_id, min(lane.uncomputed_tokens(sequence), 48))
+        return None
+
+    def _fits(self, lane: LaneView, chunk: Chunk, room: int) -> bool:
+        sequence = next(s for s in (*lane.prefilling, *lane.waiting) if s.request_id == chunk.request_id)
+        admits = sequence.computed_tokens == 0
+        if admits and lane.running_sequences >= lane.max_sequences:
+            return False
+        whole = lane.uncomputed_tokens(sequence) if admits else chunk.tokens
+        return lane.blocks_needed(sequence, whole) <= room
+
+
+class Choosy:
+    """Dispatches to the least busy instance, leaves requests queued while all are busy, refuses some at hand-over."""
+
+    kind = "dispatch"
+    name = "choosy"
+
+    def dispatch(self, request: RequestView, cluster: ClusterView) -> Dispatch | Reject | None:
+        view = min(cluster.instances, key=lambda known: (known.outstanding_requests, known.instance_id))
+        if view.outstanding_requests > 2:
+            return None
+        if cluster.phase == "decode" and request.prompt_tokens % 5 == 0:
+            return Reject("not to my liking")
+        return Dispatch(view.instance_id, reason="to my liking")
 
 
 def run(spec: ClusterSpec, trace: Trace, *, fast: bool) -> tuple[Summary, Points]:
@@ -56,7 +114,15 @@ def run(spec: ClusterSpec, trace: Trace, *, fast: bool) -> tuple[Summary, Points
     for instance in simulation.instances:
         instance.check_integrity()
         assert instance.pool.available == instance.pool.total
+    assert_every_token_once(simulation, log)
     return summary, points(log)
+
+
+def assert_every_token_once(simulation: Simulation, log: EventLog) -> None:
+    """What a reader rebuilds from the run rows is what the request rows say."""
+    finished = [row for row in log.table().to_pylist() if row["kind"] == "finish"]
+    assert len({row["request"] for row in finished}) == len(finished) == simulation.finished
+    assert all(row["tokens"] == simulation.outputs[row["request"]] for row in finished)
 
 
 def points(log: EventLog) -> Points:
@@ -133,8 +199,9 @@ def latency(request: pytest.FixtureRequest, affine: Any) -> Any:
 def test_fast_paths_equal_plain_stepping(deploy: Deploy, latency: Any, data: st.DataObject) -> None:
     trace = data.draw(traces())
     period_s, delay_s = data.draw(st.sampled_from([(None, 0.0), (None, 0.03), (0.05, 0.0), (0.05, 0.02)]))
+    batch = data.draw(st.sampled_from(BATCH))
     options: dict[str, Any] = {
-        "batch": data.draw(st.sampled_from(BATCH)),
+        "batch": batch if batch != FUSSY else "prefill_first",
         "partition": data.draw(st.sampled_from(PARTITION)),
         "latency": latency,
         "kv_blocks": data.draw(st.sampled_from([17, 20, 33, 400])),
@@ -147,10 +214,14 @@ def test_fast_paths_equal_plain_stepping(deploy: Deploy, latency: Any, data: st.
         },
     }
     roles = data.draw(st.sampled_from(ROLES))
-    dispatch = PolicySpec.parse(data.draw(st.sampled_from(DISPATCH)), "dispatch")
+    dispatch = data.draw(st.sampled_from(DISPATCH))
 
     def spec() -> ClusterSpec:  # policies keep state: each run gets its own
-        return replace(deploy(*roles, **options), dispatch=dispatch.build(3))
+        policy = Choosy() if dispatch == "choosy" else PolicySpec.parse(dispatch, "dispatch").build(3)
+        made = replace(deploy(*roles, **options), dispatch=policy)
+        if batch == FUSSY:
+            made = replace(made, instances=tuple(replace(i, batch=lambda seed: Fussy()) for i in made.instances))
+        return made
 
     fast_summary, fast = run(spec(), trace, fast=True)
     plain_summary, plain = run(spec(), trace, fast=False)
