@@ -364,6 +364,17 @@ def test_a_request_refused_at_hand_over_gives_its_room_back(deploy: Deploy, requ
     assert all("exceed decode instance 1" in e["reason"] for e in events if e["kind"] == "reject")
 
 
+def test_what_waits_for_a_full_decode_pool_counts_as_its_load(deploy: Deploy, requests: Requests) -> None:
+    spec = deploy("prefill", "decode", "decode", kv_blocks=14, max_sequences=2, link=Link(1e12))
+    trace = requests(*[(0.0, 90, 20)] * 8)
+    _, events = rows(
+        replace(spec, instances=(replace(spec.instances[0], kv_blocks=100, max_sequences=64), *spec.instances[1:])),
+        trace,
+    )
+    chosen = [event["instance"] for event in events if event["kind"] == "transfer"]
+    assert chosen.count(1) == chosen.count(2) == 4
+
+
 class Gate:
     """Leaves everything queued until ``after_s``, or while something is running."""
 
