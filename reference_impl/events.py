@@ -165,6 +165,7 @@ class EventLog:
         self.rows_written += table.num_rows
         self._gathered = {}
         self._gathered_rows = 0
+        self._texts = {None: -1}
         if self._writer is None:
             self._tables.append(table)
         else:

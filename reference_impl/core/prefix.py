@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 
 class Node:
@@ -69,6 +69,8 @@ class PrefixIndex:
         last.last_used = self._clock
         if not last.references and not last.children:
             heappush(self._leaves, (last.last_used, last.prefix_id, last))
+            if len(self._leaves) > 4 * len(self.nodes) + 1024:
+                self._drop_old_notes()
 
     def insert(self, prefix_id: int, parent: Node | None, blocks: list[int]) -> Node:
         """Add a block below ``parent``, referenced once by its maker. The id must not be present."""
@@ -85,15 +87,20 @@ class PrefixIndex:
         freed: list[int] = []
         while len(freed) < count:
             last_used, _, node = heappop(self._leaves)
-            if (
-                node.references
-                or node.children
-                or node.last_used != last_used
-                or self.nodes.get(node.prefix_id) is not node
-            ):
-                continue  # an old note: the leaf was used, grew a child or is gone
-            freed += self._remove(node)
+            if self._is_leaf_since(last_used, node):
+                freed += self._remove(node)
         return freed
+
+    def _drop_old_notes(self) -> None:
+        """Notes go out of date when a leaf is used again; without evictions nobody would ever clear them away."""
+        notes = [note for note in self._leaves if self._is_leaf_since(*note[::2])]
+        heapify(notes)
+        self._leaves = notes
+
+    def _is_leaf_since(self, last_used: int, node: Node) -> bool:
+        """Whether a note about an evictable leaf still holds: it was not used, did not grow a child, and is there."""
+        idle = not node.references and not node.children and node.last_used == last_used
+        return idle and self.nodes.get(node.prefix_id) is node
 
     def _remove(self, node: Node) -> list[int]:
         del self.nodes[node.prefix_id]

@@ -118,6 +118,19 @@ def test_least_recently_used_leaf_is_evicted_first_and_parents_last() -> None:
     assert not index.nodes
 
 
+def test_a_prefix_that_is_used_for_ever_costs_no_memory() -> None:
+    index = PrefixIndex()
+    pool = BlockPool(2, index)
+    path = [index.insert(1, None, take(pool, 1))]
+    for _ in range(5000):
+        index.release(path)
+        index.acquire(path)
+    index.release(path)
+    assert len(index._leaves) < 1100
+    index.check_integrity()
+    assert len(take(pool, 2)) == 2
+
+
 def test_referenced_prefix_is_never_evicted() -> None:
     index = PrefixIndex()
     pool = BlockPool(3, index)
