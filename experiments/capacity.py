@@ -3,6 +3,9 @@
 The search assumes that attainment falls as the rate rises. Finite traces and prefix caches can break that, so one more
 probe beyond the failing end looks whether a higher rate passes again; where any probe contradicts the assumption the
 result says so and stays with the safe side: the highest probe below which none failed.
+
+A probe whose load was still growing at its last arrival fails, whatever it attained: it attained that because it was
+short, so a capacity from short runs would be too high.
 """
 
 from __future__ import annotations
@@ -30,17 +33,21 @@ class Sample:
 
     attainment: float
     offered_rps: float
+    load_growing: bool = False
+    """At the last arrival: see ``reference_impl/metrics/settling.py``."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """All seeds at one rate; it passes if the mean attainment reaches the target."""
+    """All seeds at one rate; it passes if the mean attainment reaches the target under a load that had settled."""
 
     rate: float
     """What was set: requests per second, or the factor on recorded arrivals."""
     offered_rps: float
     attainment: float
     by_seed: tuple[float, ...]
+    load_growing: bool
+    """In at least half of the seeds."""
     passed: bool
 
 
@@ -133,14 +140,15 @@ def seeded_sampler(
 def _sample(metrics: Mapping[str, float], rate: float) -> Sample:
     if "attainment" not in metrics:
         raise ConfigError(f"no attainment at rate {rate:g}: the run has no requests; choose a longer trace")
-    return Sample(metrics["attainment"], metrics.get("offered_rps", rate))
+    return Sample(metrics["attainment"], metrics.get("offered_rps", rate), bool(metrics.get("load_growing", 0.0)))
 
 
 def _probe(rate: float, samples: Sequence[Sample], target: float) -> Probe:
     attainment = sum(sample.attainment for sample in samples) / len(samples)
     offered_rps = sum(sample.offered_rps for sample in samples) / len(samples)
     by_seed = tuple(sample.attainment for sample in samples)
-    return Probe(rate, offered_rps, attainment, by_seed, attainment >= target)
+    growing = 2 * sum(sample.load_growing for sample in samples) >= len(samples)
+    return Probe(rate, offered_rps, attainment, by_seed, growing, attainment >= target and not growing)
 
 
 def _bracket(passes: Callable[[float], bool], lowest: float, highest: float) -> tuple[float | None, float | None]:
@@ -183,12 +191,19 @@ def _caveats(
     ordered: Sequence[Probe], failed: Sequence[Probe], rise: tuple[Probe, Probe] | None, target: float
 ) -> Iterator[str]:
     first, last = ordered[0], ordered[-1]
-    if not first.passed:
+    if not first.passed and not first.load_growing:
         yield f"attainment is {first.attainment:.3f}, below {target:g}, at the lowest rate, {first.rate:g}: start lower"
     if not failed:
         yield (
             f"attainment is still {last.attainment:.3f}, not below {target:g}, at the highest rate, {last.rate:g}:"
             " the capacity is at least that; raise the upper end"
+        )
+    short = [probe for probe in failed if probe.attainment >= target]
+    if short:
+        yield (
+            f"attainment is {short[0].attainment:.3f} at {short[0].rate:g}, but the load was still growing at the last"
+            f" arrival, so that a longer run might miss {target:g}: counted as failed; raise the number of requests"
+            " for a sharper answer"
         )
     if rise is not None:
         low, high = rise

@@ -13,8 +13,10 @@ from experiments.cases.model import Case, Outcome, Runner
 from experiments.cases.pool import Progress, run_cases
 from experiments.cases.simulated import Simulated
 from experiments.cases.store import CaseStore
+from experiments.cases.traffic import RateKey
 from experiments.compare_config import CompareConfig, expand
 from experiments.config import ConfigError
+from experiments.preflight import check_gate, check_runs
 from experiments.stats import Interval, Verdict, interval, judge
 
 
@@ -25,6 +27,8 @@ class Judgement:
     metric: str
     workload: str
     rate: float | None
+    rate_key: RateKey | None
+    """What the rate sets; None without rates."""
     variant: str
     baseline: str
     variant_mean: float | None
@@ -81,9 +85,12 @@ def compare(
 ) -> Comparison:
     """Run what is missing under ``out/cases`` (None: keep nothing) and judge. Raises ConfigError before any run.
 
+    Everything that the configuration names is looked up first: metrics, policies, hardware, models, traces.
     Interrupted or extended comparisons continue where they are: a case is known by its resolved configuration.
     """
     cases = expand(config, source)
+    if runner is None:
+        check_runs(config, cases, source)
     scratch = out / ".scratch" if out is not None else None
     try:
         store = CaseStore(out / "cases") if out is not None else None
@@ -116,8 +123,7 @@ def gate(comparison: Comparison) -> list[Judgement]:
     nothing can be judged at all: fewer than two seeds, or a metric that the baseline never has.
     """
     config = comparison.config
-    if len(config.seeds) < 2:
-        raise ConfigError(f"a gate needs two seeds or more to tell a regression from chance, got {list(config.seeds)}")
+    check_gate(config)
     watched = [judgement for judgement in comparison.judgements if judgement.metric in config.gate_metrics]
     for judgement in watched:
         if judgement.baseline_mean is None:
@@ -138,7 +144,10 @@ def describe(judgement: Judgement) -> str:
 
 
 def _cell(judgement: Judgement) -> str:
-    return judgement.workload if judgement.rate is None else f"{judgement.workload} at rate {judgement.rate:g}"
+    if judgement.rate is None:
+        return judgement.workload
+    unit = "requests/s" if judgement.rate_key == "rate_rps" else "x the recorded rate"
+    return f"{judgement.workload} at {judgement.rate:g} {unit}"
 
 
 def _judgement(found: Comparison, metric: str, workload: str, rate: float | None, variant: str) -> Judgement:
@@ -154,6 +163,7 @@ def _judgement(found: Comparison, metric: str, workload: str, rate: float | None
         metric=metric,
         workload=workload,
         rate=rate,
+        rate_key=config.rate_key,
         variant=variant,
         baseline=config.baseline_name,
         variant_mean=_mean(list(ours.values())),

@@ -6,13 +6,14 @@ Overrides are nested like :class:`experiments.config.RunConfig` and win in this 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from experiments.cases.model import Case
 from experiments.cases.traffic import PairingConfig, RateKey, with_traffic
-from experiments.config import ConfigError, NonNegative, Positive, RunConfig, StrictModel
+from experiments.config import ConfigError, NonNegative, Rate, RunConfig, Seed, StrictModel
 from experiments.config_file import parse
 
 Overrides = dict[str, Any]
@@ -51,11 +52,12 @@ class CompareConfig(StrictModel):
     base: Overrides = Field(default_factory=dict)
     variants: Annotated[dict[str, Overrides], Field(min_length=2)]
     workloads: dict[str, Overrides] = Field(default_factory=_no_overrides, min_length=1)
-    rates: Annotated[tuple[Positive, ...], Field(strict=False)] = ()
+    rates: Annotated[tuple[Rate, ...], Field(strict=False)] = ()
     """Empty: the arrivals as configured."""
-    rate_key: RateKey = "rate_scale"
-    """What a rate sets: ``workload.rate_scale`` (recorded arrivals, faster) or ``workload.rate_rps`` (Poisson)."""
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)] = (0, 1, 2, 3, 4)
+    rate_key: RateKey | None = None
+    """What a rate sets: ``workload.rate_scale`` (recorded arrivals, faster) or ``workload.rate_rps`` (Poisson).
+    Needed with ``rates``: a 4 that means four times the traffic is not a 4 that means four requests per second."""
+    seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1)] = (0, 1, 2, 3, 4)
     pairing: PairingConfig = PairingConfig()
     baseline: str | None = None
     """Variant that the others are compared with; None: the first."""
@@ -96,6 +98,11 @@ class CompareConfig(StrictModel):
         _known("gate", self.gate_metrics, self.metrics)
         if self.sweep is not None:
             _known("sweep.values", self.sweep.values, self.workloads)
+        if self.rates and self.rate_key is None:
+            raise ValueError(
+                "rates: say what they set: `rate_key: rate_rps` (Poisson arrivals, requests per second) or "
+                "`rate_key: rate_scale` (the recorded arrivals, so many times faster)"
+            )
         for name, metric in self.metrics.items():
             if metric.better is None and not name.startswith((*_HIGHER, *_LOWER)):
                 raise ValueError(f"metrics.{name}: say which way is better, `better: higher` or `better: lower`")
@@ -143,4 +150,6 @@ def _seeded(run: RunConfig, config: CompareConfig, rate: float | None, seed: int
 def _known(key: str, names: Any, allowed: Mapping[str, Any]) -> None:
     for name in names:
         if name not in allowed:
-            raise ValueError(f"{key}: {name!r} is not there; allowed: {', '.join(allowed)}")
+            close = get_close_matches(str(name), list(allowed), n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ValueError(f"{key}: {name!r} is not there; {hint}allowed: {', '.join(allowed)}")

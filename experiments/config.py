@@ -10,11 +10,25 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Count = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# The upper bounds are beyond any use; they turn a slip of the keyboard into a message, where it would fill the memory.
+MAX_RATE = 1e6
+MAX_INSTANCES = 10_000
+MAX_SECONDS = 1e9
+MIN_PERIOD_S = 1e-3
+DEFAULT_HARDWARE = "a100-80g"
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Rate = Annotated[float, Field(gt=0, le=MAX_RATE, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
+Period = Annotated[float, Field(ge=MIN_PERIOD_S, le=MAX_SECONDS, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Gamma = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 RoleName = Literal["colocated", "prefill", "decode", "semi_pd"]
+
+
+def _count(most: int) -> Any:
+    """The bounds of a whole number from 1 on."""
+    return Field(ge=1, le=most)
 
 
 class ConfigError(ValueError):
@@ -37,16 +51,16 @@ class WorkloadConfig(StrictModel):
     """In place of ``trace``: a ``workloads.synthetic.SyntheticSpec``, drawn by the seed."""
     invalid: Literal["error", "drop"] = "error"
     """What happens to rows that no serving system can have produced."""
-    window_s: Annotated[tuple[Seconds, Positive] | None, Field(strict=False)] = None
+    window_s: Annotated[tuple[Seconds, PositiveSeconds] | None, Field(strict=False)] = None
     """Only arrivals in [start, end), shifted to start at 0."""
-    resample_block_s: Positive | None = None
+    resample_block_s: Period | None = None
     """Block bootstrap in time: blocks of this length, drawn by the seed, so that recorded arrivals vary with it."""
-    max_requests: Count | None = None
-    rate_scale: Positive | None = None
+    max_requests: Annotated[int, _count(10_000_000)] | None = None
+    rate_scale: Rate | None = None
     """Divides the arrival times."""
-    rate_rps: Positive | None = None
+    rate_rps: Rate | None = None
     """Poisson re-timing at this rate, drawn by the seed; lengths and order stay."""
-    max_total_tokens: Annotated[int, Field(ge=2)] | None = None
+    max_total_tokens: Annotated[int, Field(ge=2, le=2**31 - 1)] | None = None
     """Clips prompts; without it a request over the model's context is rejected and counts as a miss."""
 
     @model_validator(mode="after")
@@ -61,7 +75,7 @@ class WorkloadConfig(StrictModel):
 class GroupConfig(StrictModel):
     """Instances of one role."""
 
-    count: Count
+    count: Annotated[int, _count(MAX_INSTANCES)]
     role: RoleName
 
 
@@ -71,19 +85,20 @@ class FleetConfig(StrictModel):
     groups: Annotated[tuple[GroupConfig, ...], Field(min_length=1, strict=False)] = (
         GroupConfig(count=1, role="colocated"),
     )
-    hardware: str = "a100-80g"
+    hardware: str | None = None
+    """None: that of the ``hardware_profile`` if there is one, else :data:`DEFAULT_HARDWARE`."""
     model: str = "llama-2-7b"
-    tp: Count = 1
+    tp: Annotated[int, _count(1024)] = 1
     backend: str = "vllm"
     hardware_profile: str | None = None
     """A measured table in place of the roofline."""
-    kv_blocks: Count | None = None
+    kv_blocks: Annotated[int, _count(10**9)] | None = None
     """KV blocks of an instance; None: what the hardware has left beside the weights."""
-    block_tokens: Count = 16
-    memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.9
+    block_tokens: Annotated[int, _count(65_536)] = 16
+    memory_fraction: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.9
     """Part of the devices' memory that the engine may use."""
-    max_sequences: Count = 256
-    max_batch_tokens: Count = 8192
+    max_sequences: Annotated[int, _count(1_000_000)] = 256
+    max_batch_tokens: Annotated[int, _count(100_000_000)] = 8192
     prefix_caching: bool = True
 
     @model_validator(mode="after")
@@ -91,6 +106,17 @@ class FleetConfig(StrictModel):
         roles = {group.role for group in self.groups}
         if ("prefill" in roles) != ("decode" in roles):
             raise ValueError("prefill instances need decode instances and vice versa, e.g. 2:prefill,6:decode")
+        return self
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.instances > MAX_INSTANCES:
+            raise ValueError(f"{self.instances} instances are not allowed; allowed: at most {MAX_INSTANCES} in all")
+        if self.max_sequences > self.max_batch_tokens and any(group.role != "prefill" for group in self.groups):
+            raise ValueError(
+                f"max_sequences {self.max_sequences} is over max_batch_tokens {self.max_batch_tokens}, but each "
+                "sequence that runs takes one token of an iteration; lower --max-sequences or raise --max-batch-tokens"
+            )
         return self
 
     @property
@@ -113,8 +139,8 @@ class PoliciesConfig(StrictModel):
 class SloConfig(StrictModel):
     """Targets of one request; it attains the SLO if it meets every one that is given."""
 
-    ttft_s: Positive | None = None
-    tpot_s: Positive | None = None
+    ttft_s: PositiveSeconds | None = None
+    tpot_s: PositiveSeconds | None = None
 
     @model_validator(mode="after")
     def _not_empty(self) -> Self:
@@ -126,8 +152,8 @@ class SloConfig(StrictModel):
 class ContentionConfig(StrictModel):
     """Assumed slow-down of a semi-PD lane while the other lane computes: an iteration takes 1 + gamma as long."""
 
-    gamma_prefill: NonNegative = 0.1
-    gamma_decode: NonNegative = 0.1
+    gamma_prefill: Gamma = 0.1
+    gamma_decode: Gamma = 0.1
 
 
 class LinkConfig(StrictModel):
@@ -135,7 +161,7 @@ class LinkConfig(StrictModel):
 
     kind: str = "roce-200g"
     """A name of ``reference_impl.latency.links``."""
-    bandwidth_bytes_per_s: Positive | None = None
+    bandwidth_bytes_per_s: Annotated[float, Field(ge=1, le=1e15, allow_inf_nan=False)] | None = None
     """In place of the named link's."""
     latency_s: Seconds | None = None
     """In place of the named link's."""
@@ -144,7 +170,7 @@ class LinkConfig(StrictModel):
 class HostConfig(StrictModel):
     """What the policies' host delays."""
 
-    report_period_s: Positive | None = None
+    report_period_s: Period | None = None
     """An instance reports its state this often; None: whenever its batch changes."""
     report_delay_s: Seconds = 0.0
     partition_switch_s: Seconds = 0.0
@@ -160,7 +186,7 @@ class RunConfig(StrictModel):
     contention: ContentionConfig = ContentionConfig()
     link: LinkConfig = LinkConfig()
     host: HostConfig = HostConfig()
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _partition_has_a_lane(self) -> Self:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from experiments.config import ConfigError, ContentionConfig, FleetConfig, LinkConfig, RunConfig, WorkloadConfig
+from experiments.config import ConfigError, ContentionConfig, LinkConfig, RunConfig, WorkloadConfig
+from experiments.config_costs import build_costs
 
 if TYPE_CHECKING:
     from reference_impl.core.spec import ClusterSpec, InstanceSpec, Link
-    from reference_impl.latency.api import LatencyModel
     from reference_impl.latency.contention import ContentionModel
     from workloads.trace import Trace
 
 _RETIMING_STREAM = 1
 """Second word of the re-timing generator's seed, so that its stream is its own."""
+
+
+_MAX_DURATION_S = 1e7
+"""116 days. Policies and figures that look at the clock every second cost time for every second."""
+_MAX_BLOCKS = 1e6
+_MAX_REPORTS = 1e7
 
 
 def build_trace(workload: WorkloadConfig, seed: int) -> Trace:
@@ -22,6 +28,7 @@ def build_trace(workload: WorkloadConfig, seed: int) -> Trace:
     if workload.window_s is not None:
         trace = trace.window(*workload.window_s)
     if workload.resample_block_s is not None:
+        _check_blocks(trace, workload.resample_block_s)
         trace = trace.resample_blocks(seed, workload.resample_block_s)
     if workload.max_requests is not None:
         trace = trace.head(workload.max_requests)
@@ -33,6 +40,11 @@ def build_trace(workload: WorkloadConfig, seed: int) -> Trace:
         trace = trace.retime_poisson(workload.rate_rps, np.random.default_rng((seed, _RETIMING_STREAM)))
     if workload.max_total_tokens is not None:
         trace = trace.clip_total_tokens(workload.max_total_tokens)
+    if trace.duration_s > _MAX_DURATION_S:
+        raise ConfigError(
+            f"the arrivals of {trace.name} last {trace.duration_s:g} s; allowed: at most {_MAX_DURATION_S:g} s; raise "
+            "the rate, or take a window or fewer requests"
+        )
     return trace
 
 
@@ -56,8 +68,38 @@ def _drawn(trace: str, requests: int | None, seed: int) -> str:
     return f"{kind}:{name}:{','.join(filter(None, [given, *left_open]))}"
 
 
+def _check_blocks(trace: Trace, block_s: float) -> None:
+    if trace.duration_s > block_s * _MAX_BLOCKS:
+        raise ConfigError(
+            f"workload.resample_block_s is {block_s:g} s, over {_MAX_BLOCKS:,.0f} blocks in the {trace.duration_s:g} s "
+            f"of {trace.name}; allowed: {trace.duration_s / _MAX_BLOCKS:g} s or more"
+        )
+
+
+def check_reports(trace: Trace, cluster: ClusterSpec) -> None:
+    """Raises ConfigError where the instances would report so often that the simulation does little else."""
+    period_s, instances = cluster.report_period_s, len(cluster.instances)
+    if period_s is not None and trace.duration_s * instances > period_s * _MAX_REPORTS:
+        raise ConfigError(
+            f"host.report_period_s is {period_s:g} s, over {_MAX_REPORTS:,.0f} reports of {instances} instances in "
+            f"{trace.duration_s:g} s of {trace.name}; allowed: {trace.duration_s * instances / _MAX_REPORTS:g} or more"
+        )
+
+
 def build_cluster(config: RunConfig) -> ClusterSpec:
-    """Policies, instances and their cost model. The policies' own seeds derive from ``config.seed`` in the host."""
+    """Policies, instances and their cost model. The policies' own seeds derive from ``config.seed`` in the host.
+
+    Raises ConfigError, UnknownPolicy, ParameterError or ProfileError for what the configuration names.
+    """
+    try:
+        return _cluster(config)
+    except ValueError as error:
+        if type(error) is not ValueError:
+            raise  # a subclass is a message to the user already
+        raise ConfigError(str(error)) from error
+
+
+def _cluster(config: RunConfig) -> ClusterSpec:
     from policies.registry import PolicySpec
     from reference_impl.core.spec import ClusterSpec, Slo
 
@@ -86,14 +128,11 @@ def build_contention(given: ContentionConfig) -> ContentionModel:
 def _instances(config: RunConfig) -> tuple[InstanceSpec, ...]:
     from policies.registry import PolicySpec
     from reference_impl.core.spec import InstanceSpec
-    from reference_impl.latency import hardware, kv_pool_blocks, model
+    from reference_impl.latency import model
 
     fleet = config.fleet
-    device, shape = hardware(fleet.hardware), model(fleet.model)
-    kv_blocks = fleet.kv_blocks or kv_pool_blocks(
-        device, shape, fleet.tp, block_tokens=fleet.block_tokens, memory_fraction=fleet.memory_fraction
-    )
-    latency = _latency(fleet)
+    shape = model(fleet.model)
+    latency, kv_blocks = build_costs(fleet)
     batch = PolicySpec.parse(config.policies.batch, kind="batch")
     partition = PolicySpec.parse(config.policies.partition, kind="partition")
     contention = build_contention(config.contention)
@@ -116,22 +155,6 @@ def _instances(config: RunConfig) -> tuple[InstanceSpec, ...]:
         for group in fleet.groups
         for _ in range(group.count)
     )
-
-
-def _latency(fleet: FleetConfig) -> LatencyModel:
-    """The measured profile if one is named, else the roofline."""
-    from reference_impl.latency import Profiled, hardware, model, profile, roofline
-
-    shape = model(fleet.model)
-    if fleet.hardware_profile is None:
-        return roofline(hardware(fleet.hardware), shape, tp=fleet.tp, backend=fleet.backend)
-    measured = profile(fleet.hardware_profile, fleet.tp)
-    if isinstance(measured, Profiled) and measured.model.kv_bytes_per_token != shape.kv_bytes_per_token:
-        raise ConfigError(
-            f"fleet.hardware_profile {fleet.hardware_profile} is of {measured.model.name}, but fleet.model is "
-            f"{shape.name}; set the model to {measured.model.name}"
-        )
-    return measured
 
 
 def _link(given: LinkConfig) -> Link:

@@ -15,6 +15,26 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 Model = TypeVar("Model", bound=BaseModel)
+_ALLOWED = {
+    "greater_than": "numbers above {gt:g}",
+    "greater_than_equal": "{ge:g} or more",
+    "less_than": "numbers below {lt:g}",
+    "less_than_equal": "at most {le:.12g}",
+    "finite_number": "finite numbers",
+    "int_type": "whole numbers",
+    "int_from_float": "whole numbers",
+    "float_type": "numbers",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "literal_error": "{expected}",
+    "too_short": "{min_length} or more entries",
+    "too_long": "at most {max_length} entries",
+    "tuple_type": "a list",
+    "dict_type": "keys and values",
+    "model_type": "keys and values",
+    "model_attributes_type": "keys and values",
+}
+"""Pydantic's kinds of error in plain words: what is allowed."""
 
 
 def load(path: str | os.PathLike[str], model: type[Model]) -> Model:
@@ -33,7 +53,11 @@ def read_mapping(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ConfigError(f"{os.fspath(path)}: cannot be read: {reason}") from error
     try:
         content = yaml.load(text, Loader=_unique_key_loader())
-    except yaml.YAMLError as error:
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"{os.fspath(path)}{place}: not valid YAML: {error.problem or error.context}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{os.fspath(path)}: not valid YAML: {' '.join(str(error).split())}") from error
     if content is None:
         return {}
@@ -83,9 +107,9 @@ def _describe(model: type[BaseModel], error: ErrorDetails, name_key: Callable[[S
     if error["type"] == "value_error":
         reason = str(error["ctx"]["error"])
         return f"{key}: {reason}" if key else reason
-    if error["type"] == "model_type":
-        return f"{key}: {_show(value)} is not allowed: expected keys and values"
-    return f"{key}: {_show(value)} is not allowed: {error['msg'][0].lower()}{error['msg'][1:]}"
+    allowed = _ALLOWED.get(error["type"])
+    reason = allowed.format(**error.get("ctx", {})) if allowed else f"{error['msg'][0].lower()}{error['msg'][1:]}"
+    return f"{key}: {_show(value)} is not allowed; allowed: {reason}"
 
 
 def _nearest(model: type[BaseModel], location: Sequence[str | int]) -> str:
@@ -130,10 +154,9 @@ def _unique_key_loader() -> type[Any]:
             seen: set[Hashable] = set()
             for key_node, _ in node.value:
                 key = self.construct_object(key_node, deep=True)
-                if key in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"key {key!r} stands twice", key_node.start_mark
-                    )
+                wrong = "is no text" if not isinstance(key, Hashable) else "stands twice" if key in seen else None
+                if wrong is not None:
+                    raise yaml.constructor.ConstructorError(None, None, f"key {key!r} {wrong}", key_node.start_mark)
                 seen.add(key)
             return super().construct_mapping(node, deep)
 

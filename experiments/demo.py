@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.compare import Comparison, compare
 from experiments.compare_config import CompareConfig
 from experiments.config_file import load
+from experiments.report import Note, NoteRow, NoteTable, Part, horizon_text, metric_label
+from experiments.settled import LEGEND, MARK, any_growing, still_growing
+from experiments.stats import Verdict
 
 _CONFIGS = Path(__file__).with_name("configs")
 _NAMES = ("demo.yaml", "demo_contention.yaml")
 _PROCESSES = 2
 REPORT = "report.html"
 TITLE = "Four ways to use four devices, and what the verdict on semi-PD rests on"
+_TURNED: Mapping[Verdict, Verdict] = {"better": "worse", "worse": "better"}
 ASSUMPTION = (
     "How much the two lanes of a semi-PD instance slow each other, beyond their shares, while both compute is an"
     " assumption of the cost model: no public measurement exists."
@@ -50,45 +54,53 @@ def run_demo(
 
 
 def as_text(demo: Demo) -> str:
-    """Two tables: attainment by policy and rate; the verdict on semi-PD by assumed contention."""
+    """Two tables, each with its horizon: attainment by policy and rate, and the verdict on semi-PD by contention."""
     rates = demo.policies.config.rates
     policies = [
-        ["SLO attainment at requests/s", *(f"{rate:g}" for rate in rates)],
+        [f"{metric_label(demo.policies.config.primary_metric)}, at requests/s", *(f"{rate:g}" for rate in rates)],
         *(
             [name, *(_mean(demo.policies, name, "default", rate) for rate in rates)]
             for name in demo.policies.config.variants
         ),
     ]
+    growing = [LEGEND, ""] if any_growing(demo.policies) or any_growing(demo.contention) else []
     return "\n".join(
-        [_title(demo.policies), *_aligned(policies), "", *contention_lines(demo.contention), "", ASSUMPTION]
+        [*_title(demo.policies), *_aligned(policies), "", *contention_lines(demo.contention), "", *growing, ASSUMPTION]
     )
 
 
 def contention_lines(found: Comparison) -> list[str]:
-    """The sweep as text, one line per assumed value, the title first."""
+    """The sweep as text: two lines of title, then a line per assumed value."""
+    table = _swept(found)
+    rows = [[cell if isinstance(cell, str) else " ".join(cell).rstrip() for cell in row] for row in table.rows]
+    return [*_title(found), *_aligned([list(table.head), *rows])]
+
+
+def _swept(found: Comparison) -> NoteTable:
+    """Per assumed value: the primary metric of semi-PD and of the others, and the verdict on it against each."""
     semi_pd, rate = found.config.baseline_name, found.config.rates[0]
     others = [name for name in found.config.variants if name != semi_pd]
-    against = [f"{semi_pd} against {name}" for name in others]
-    rows = [["assumed gamma", semi_pd, *others, *against]]
-    for workload in found.config.workloads:
-        means = [_mean(found, name, workload, rate) for name in (semi_pd, *others)]
-        verdicts = [_seen_from_semi_pd(found, workload, name) for name in others]
-        rows.append([_gamma(workload), *means, *verdicts])
-    return [_title(found), *_aligned(rows)]
+    head = ("assumed gamma", semi_pd, *others, *(f"{semi_pd} against {name}" for name in others))
+    rows: list[NoteRow] = [
+        (
+            workload.removeprefix("gamma "),
+            *(_mean(found, name, workload, rate) for name in (semi_pd, *others)),
+            *(_seen_from_semi_pd(found, workload, name) for name in others),
+        )
+        for workload in found.config.workloads
+    ]
+    return NoteTable(head, tuple(rows))
 
 
-def _seen_from_semi_pd(found: Comparison, workload: str, other: str) -> str:
+def _seen_from_semi_pd(found: Comparison, workload: str, other: str) -> tuple[Verdict, str]:
     """The comparison judges the others against semi-PD, so that one run of it serves both; here the view is turned."""
-    (judgement,) = (j for j in found.judgements if (j.workload, j.variant) == (workload, other))
-    verdict = {"better": "worse", "worse": "better"}.get(judgement.verdict, judgement.verdict)
+    cell = (found.config.primary_metric, workload, other)
+    (judgement,) = (j for j in found.judgements if (j.metric, j.workload, j.variant) == cell)
+    verdict = _TURNED.get(judgement.verdict, judgement.verdict)
     difference = judgement.difference
     if difference is None:
-        return verdict
-    return f"{verdict} {-difference.mean:+.3f} [{-difference.high:+.3f}, {-difference.low:+.3f}]"
-
-
-def _gamma(workload: str) -> str:
-    return workload.removeprefix("gamma ")
+        return verdict, ""
+    return verdict, f"{-difference.mean:+.3f} [{-difference.high:+.3f}, {-difference.low:+.3f}]"
 
 
 def _smaller(config: CompareConfig, seeds: int | None, requests: int | None) -> CompareConfig:
@@ -101,34 +113,28 @@ def _smaller(config: CompareConfig, seeds: int | None, requests: int | None) -> 
 
 
 def _write_page(out: Path, policies: Comparison, contention: Comparison) -> Path:
-    from experiments.report import Note, Part, write_report
+    from experiments.report import write_report
 
     page = out / REPORT
     assumption = Note("What the verdict on semi-PD rests on", f"{ASSUMPTION} The second part sweeps it.")
-    verdict = Note("The verdict on semi-PD, by assumed contention", _swept(contention))
+    metric = metric_label(contention.config.primary_metric)
+    told = f"{metric}, at {contention.config.rates[0]:g} requests/s; the verdicts are on semi-PD."
+    verdict = Note("The verdict on semi-PD, by assumed contention", told, _swept(contention))
     write_report(page, Part(policies, (assumption,)), Part(contention, (verdict,)), title=TITLE)
     return page
 
 
-def _swept(found: Comparison) -> str:
-    """The verdicts on semi-PD in words, a line for each policy that it is compared with."""
-    lines = [f"Difference in SLO attainment, semi-PD minus the other, at {found.config.rates[0]:g} requests/s."]
-    for name in found.config.variants:
-        if name != found.config.baseline_name:
-            verdicts = (f"gamma {_gamma(w)} {_seen_from_semi_pd(found, w, name)}" for w in found.config.workloads)
-            lines.append(f"Against {name}: {', '.join(verdicts)}.")
-    return "\n".join(lines)
-
-
-def _title(found: Comparison) -> str:
+def _title(found: Comparison) -> list[str]:
     case = found.cases[0].config
     slo = "" if case.slo is None else f"; SLO: TTFT {case.slo.ttft_s} s, TPOT {case.slo.tpot_s} s"
-    return f"{found.config.title} ({case.workload.trace}, {case.fleet.model}, {case.fleet.hardware}{slo})"
+    setting = f"{found.config.title} ({case.workload.trace}, {case.fleet.model}, {case.fleet.hardware}{slo})"
+    return [setting, f"{horizon_text(found)}; mean of {len(found.config.seeds)} seeds"]
 
 
 def _mean(found: Comparison, variant: str, workload: str, rate: float | None) -> str:
-    values = list(found.values("attainment", variant, workload, rate).values())
-    return f"{sum(values) / len(values):.3f}" if values else "-"
+    values = list(found.values(found.config.primary_metric, variant, workload, rate).values())
+    mark = MARK if still_growing(found, variant, workload, rate) else ""
+    return f"{sum(values) / len(values):.3f}{mark}" if values else "-"
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:

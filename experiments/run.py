@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.config import RunConfig
-from experiments.config_build import build_cluster, build_contention, build_trace
+from experiments.config_build import build_cluster, build_contention, build_trace, check_reports
 from experiments.config_file import to_yaml
 from experiments.manifest import environment, semiflow_version
 from experiments.run_folder import new_folder, write_json
@@ -24,6 +24,7 @@ METRICS = "metrics.json"
 VLLM_BENCH = "vllm_bench.json"
 CONFIG = "config.yaml"
 MANIFEST = "manifest.json"
+_COUNTS = ("arrived", "completed", "rejected", "unfinished", "preemptions", "warmup_requests", "load_growing")
 Progress = Callable[[int, int], None]
 """Called now and then with (requests done, requests in all)."""
 
@@ -47,6 +48,7 @@ def execute(config: RunConfig, out: Path, progress: Progress | None = None, *, f
     with new_folder(out, force) as folder:
         started = time.perf_counter(), time.process_time()
         trace, cluster = build_trace(config.workload, config.seed), build_cluster(config)
+        check_reports(trace, cluster)
         summary = simulate_to(folder / EVENTS, config, cluster, trace, progress)
         spent = {"wall_s": time.perf_counter() - started[0], "cpu_s": time.process_time() - started[1]}
         metrics = _write_metrics(folder, cluster.slo)
@@ -56,6 +58,7 @@ def execute(config: RunConfig, out: Path, progress: Progress | None = None, *, f
             **spent,
             **_provenance(config, cluster, trace),
             "outcome": asdict(summary),
+            **_too_long(cluster, trace),
         }
         (folder / CONFIG).write_text(to_yaml(config), encoding="utf-8")
         write_json(folder / MANIFEST, manifest)
@@ -106,10 +109,17 @@ def _write_metrics(folder: Path, slo: Slo | None) -> Mapping[str, float]:
     from reference_impl.metrics import read, summarise, vllm_bench_json
 
     run = read(folder / EVENTS)
-    metrics = summarise(run, slo)
+    metrics = {name: int(value) if name in _COUNTS else value for name, value in summarise(run, slo).items()}
     write_json(folder / METRICS, metrics)
     write_json(folder / VLLM_BENCH, vllm_bench_json(run))
     return metrics
+
+
+def _too_long(cluster: ClusterSpec, trace: Trace) -> dict[str, int]:
+    """The largest request that any instance takes, and how many requests are larger, which are rejected."""
+    limit = max(instance.max_request_tokens for instance in cluster.instances)
+    total = trace.prompt_tokens.astype("int64") + trace.output_tokens
+    return {"max_request_tokens": limit, "too_long_requests": int((total > limit).sum())}
 
 
 def _provenance(config: RunConfig, cluster: ClusterSpec, trace: Trace) -> dict[str, Any]:

@@ -13,13 +13,18 @@ from typing import Any
 
 from experiments.config import ConfigError
 
+RUN_FILES = ("config.yaml", "manifest.json", "events.parquet", "metrics.json", "vllm_bench.json")
+"""What a run's folder holds; only a folder that holds nothing else may be replaced."""
+
 
 @contextlib.contextmanager
 def new_folder(target: Path, force: bool = False) -> Iterator[Path]:
     """Yield an empty folder beside ``target`` that takes its name on a clean exit and vanishes on any error.
 
-    Raises ConfigError at once if ``target`` is there and not an empty folder, unless ``force`` asks to replace it.
+    Raises ConfigError at once if ``target`` is there and not an empty folder; ``force`` asks to replace it, if it is an
+    earlier run's.
     """
+    target = Path(os.path.abspath(target))
     _refuse_taken(target, force)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
@@ -39,11 +44,23 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _refuse_taken(target: Path, force: bool) -> None:
-    if target.is_dir():
-        if not force and any(target.iterdir()):
-            raise ConfigError(f"{target}: the folder is not empty; choose another one or replace it with --force")
-    elif target.exists():
+    if target.is_symlink():
+        raise ConfigError(f"{target}: is a symbolic link; name the folder itself, {os.path.realpath(target)}")
+    if not target.exists():
+        return
+    if not target.is_dir():
         raise ConfigError(f"{target}: a file of that name is in the way; choose another folder")
+    if target == Path.cwd():
+        raise ConfigError(f"{target}: is the current folder; a run takes a folder of its own")
+    entries = sorted(target.iterdir())
+    if entries and not force:
+        raise ConfigError(f"{target}: the folder is not empty; choose another one or replace it with --force")
+    foreign = [path.name for path in entries if path.name not in RUN_FILES or not path.is_file() or path.is_symlink()]
+    if foreign:
+        raise ConfigError(
+            f"{target}: holds {foreign[0]!r}, which no run of semiflow wrote, so --force does not replace it; "
+            f"choose another folder (a run's holds {', '.join(RUN_FILES)})"
+        )
 
 
 def _replace(partial: Path, target: Path) -> None:

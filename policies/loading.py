@@ -6,12 +6,13 @@ import importlib
 import inspect
 import os
 import sys
+import traceback
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 from policies.api import PolicyKind
 
@@ -83,9 +84,8 @@ def _import_class(target: str, kind: str) -> type:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise UnknownPolicy(f"{kind} policy {target}: importing {module_name} failed: {error}") from error
         raise UnknownPolicy(f"{kind} policy {target}: no module named {error.name!r}; {_search_path()}") from error
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UnknownPolicy(f"{kind} policy {target}: importing {module_name} failed: {reason}") from error
+    except (Exception, SystemExit) as error:
+        raise UnknownPolicy(f"{kind} policy {target}: importing {module_name} failed: {reason(error)}") from error
     found: object = module
     for part in class_name.split("."):
         found = getattr(found, part, None)
@@ -96,6 +96,13 @@ def _import_class(target: str, kind: str) -> type:
     ]
     message = f"{kind} policy {target}: {getattr(module, '__file__', module_name)} has no class {class_name!r}"
     raise UnknownPolicy(message + suggestion(class_name, classes))
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong and where, on one line: ``RuntimeError: no luck (mine.py:3)``."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
+    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return " ".join(f"{type(error).__name__}: {error}".split()) + place
 
 
 def _search_path() -> str:
@@ -119,6 +126,18 @@ def _check_contract(cls: type, target: str, kind: PolicyKind) -> None:
     for name in METHODS[kind]:
         if inspect.iscoroutinefunction(getattr(cls, name)):
             raise UnknownPolicy(f"{target}: {name}() is async; a policy has plain def methods")
+
+
+def check_oracle(kind: PolicyKind, name: str, policy: Any) -> None:
+    """What knows the future must say so wherever its name is read, or a bound passes for a result."""
+    if kind != "prediction" or not policy.oracle:
+        return
+    for told in (name, str(policy.name)):
+        if "oracle" not in told.lower():
+            raise UnknownPolicy(
+                f"prediction policy {name} sees the true output length (oracle is {policy.oracle!r}), but the name "
+                f"{told!r} does not say so; put 'oracle' into its registered name (or its class's) and into name"
+            )
 
 
 def suggestion(name: str, choices: Iterable[str]) -> str:

@@ -91,7 +91,7 @@ def parameters_of(cls: type) -> tuple[Parameter, ...]:
         raise ParameterError(f"{cls.__module__}:{cls.__qualname__} is not a dataclass; decorate it with @dataclass")
     try:
         hints = get_type_hints(cls, include_extras=True)
-    except (NameError, TypeError) as error:
+    except Exception as error:  # an annotation is any expression of the user's
         raise ParameterError(
             f"{cls.__module__}:{cls.__qualname__}: an annotation cannot be read ({error}); "
             "import the names of its field types at module level"

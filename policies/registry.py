@@ -16,10 +16,20 @@ from typing import Any, Self
 
 from policies.api import PolicyKind
 from policies.docs import sections
-from policies.loading import UnknownPolicy, kind_of, load_class, origin, plugins, suggestion
+from policies.loading import UnknownPolicy, check_oracle, kind_of, load_class, origin, plugins, reason, suggestion
 from policies.parameters import Parameter, ParameterError, Value, parameters_of, to_text
 
-__all__ = ["BUILTIN", "Parameter", "ParameterError", "PolicyInfo", "PolicySpec", "UnknownPolicy", "available"]
+__all__ = [
+    "BUILTIN",
+    "BrokenPolicy",
+    "Parameter",
+    "ParameterError",
+    "PolicyInfo",
+    "PolicySpec",
+    "UnknownPolicy",
+    "available",
+    "survey",
+]
 
 BUILTIN: dict[PolicyKind, dict[str, str]] = {
     "dispatch": {
@@ -66,6 +76,16 @@ class PolicyInfo:
     source: str
     """Where the policy comes from (paper, system)."""
     parameters: tuple[Parameter, ...]
+
+
+@dataclass(frozen=True)
+class BrokenPolicy:
+    """An installed policy that cannot be used."""
+
+    name: str
+    origin: str
+    """The package that registered it, and its ``module:Class``."""
+    error: str
 
 
 @dataclass(frozen=True)
@@ -118,6 +138,9 @@ class PolicySpec:
             policy = policy_class(**dict(self.parameters))
         except ValueError as error:
             raise ParameterError(f"{self.kind} policy {self}: {error}") from error
+        except (Exception, SystemExit) as error:
+            raise ParameterError(f"{self.kind} policy {self}: building it failed: {reason(error)}") from error
+        check_oracle(self.kind, self.name, policy)
         try:
             policy.rng = random.Random(seed)
         except AttributeError as error:
@@ -141,10 +164,22 @@ class PolicySpec:
 
 
 def available(kind: PolicyKind | None = None) -> list[PolicyInfo]:
-    """Every registered policy of a kind (of all kinds: None), built-in ones first. Imports them all."""
+    """Every registered policy of a kind (of all kinds: None) that works, built-in ones first. Imports them all."""
+    return survey(kind)[0]
+
+
+def survey(kind: PolicyKind | None = None) -> tuple[list[PolicyInfo], list[BrokenPolicy]]:
+    """The policies that :func:`available` lists, and the installed ones of any kind that cannot be used."""
     listed = [_info(each, name) for each, table in BUILTIN.items() if kind in (None, each) for name in table]
-    third_party = ((kind_of(point), name) for name, point in _plugins().items())
-    return listed + [_info(each, name) for each, name in third_party if kind in (None, each)]
+    broken: list[BrokenPolicy] = []
+    for name, point in _plugins().items():
+        try:
+            each = kind_of(point)
+            if kind in (None, each):
+                listed.append(_info(each, name))
+        except (UnknownPolicy, ParameterError) as error:
+            broken.append(BrokenPolicy(name, origin(point), str(error)))
+    return listed, broken
 
 
 def _plugins() -> dict[str, EntryPoint]:

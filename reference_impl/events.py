@@ -39,7 +39,8 @@ The kinds:
 
 End of iteration j = 1, 2, ... of a run: ``first_end_s + (j-1) step_s + growth_s (j-1)(j-2)/2``. A request's tokens
 are: one at each of its ``prefilled`` rows, and one at the end of each iteration with decodes that its instance's
-decode lane (``mixed`` or ``decode``) started and ended while the request took part.
+decode lane (``mixed`` or ``decode``) started and ended while the request took part; an iteration that starts in the
+moment in which the request joins is one of them. Times that round to the same nanosecond are one moment.
 """
 
 from __future__ import annotations

@@ -47,6 +47,8 @@ class RawRows:
     source: str
     """Name of the file, for messages."""
     row_word: str = "line"
+    source_columns: Mapping[str, str] = field(default_factory=dict)
+    """Our name of a column -> the file's, where they differ."""
     from_zero: bool = True
     """Times count from a start that the file states; else (calendar time) from the first row that is kept."""
     block_tokens: int | None = None
@@ -112,12 +114,20 @@ def _count(raw: RawRows, problems: list[Problem], total: int) -> dict[str, str]:
 
 
 def _one(raw: RawRows, problem: Problem) -> str:
-    return f"{raw.row_word} {problem.row}: {problem.column}={shown(problem.value)} (allowed: {problem.allowed})"
+    column = _column(raw, problem.column)
+    return f"{raw.row_word} {problem.row}: {column}={shown(problem.value)} (allowed: {problem.allowed})"
+
+
+def _column(raw: RawRows, column: str) -> str:
+    """Our name of the column, and the file's in brackets."""
+    theirs = raw.source_columns.get(column)
+    return f"{column} ({theirs})" if theirs else column
 
 
 def _refuse(raw: RawRows, problems: list[Problem], total: int) -> str:
     first = problems[0]
-    text = refusal(f"{raw.source}, {raw.row_word} {first.row}", first.column, first.value, first.allowed)
+    column = _column(raw, first.column)
+    text = refusal(f"{raw.source}, {raw.row_word} {first.row}", column, first.value, first.allowed)
     remedy = "fix them or leave them out with invalid='drop' (--invalid drop)"
     return f"{text}; {len(problems)} of {total} rows are invalid: {remedy}"
 

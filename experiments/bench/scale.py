@@ -35,7 +35,7 @@ def seventy_percent(lengths: Trace) -> Load:
 
     backlog = lengths.bootstrap(_BACKLOG_REQUESTS, 1e6, np.random.default_rng(0))
     summary = simulate(build_cluster(colocated(1, DISPATCH, BATCH)), backlog, EventLog(None))
-    return Load(_LOAD * summary.finished / summary.makespan_s, lengths)
+    return Load(_LOAD * summary.finished / summary.last_event_at_s, lengths)
 
 
 def poisson(load: Load, instances: int, requests: int) -> Trace:

@@ -16,7 +16,7 @@ from experiments.config import RunConfig
 
 _ROOT = Path(__file__).resolve().parents[2]
 _SIMULATION = ("policies", "workloads", "reference_impl", "experiments/cases")
-_COMPOSITION = ("experiments/config_build.py", "experiments/run.py")
+_COMPOSITION = ("experiments/config_build.py", "experiments/config_costs.py", "experiments/run.py")
 _SOURCES = (".py", ".yaml", ".json", ".csv")
 
 
@@ -54,7 +54,7 @@ def _origin(module: str) -> Path | None:
     """The module's file; None where there is none (the registry says so, better than we could)."""
     try:
         spec = find_spec(module)
-    except (ImportError, ValueError):
+    except (Exception, SystemExit):  # noqa: BLE001 - looking for pkg.mod imports pkg, which may do anything
         return None
     path = Path(spec.origin) if spec is not None and spec.origin is not None else None
     return path if path is not None and path.is_file() else None

@@ -5,10 +5,12 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 
 from experiments.cases.model import Case, Outcome, Runner
 from experiments.cases.store import CaseStore
+from experiments.config import ConfigError
 
 MAX_PROCESSES = 2
 Progress = Callable[[int, int], None]
@@ -54,6 +56,11 @@ def _in_processes(cases: Sequence[Case], runner: Runner) -> Iterator[tuple[Case,
         running = {executor.submit(runner, case): case for case in cases}
         for future in as_completed(running):
             yield running[future], future.result()
+    except BrokenProcessPool as error:
+        raise ConfigError(
+            "a worker process ended without a word: it was killed, for instance for its memory, or a policy ended it; "
+            "--processes 1 needs half the memory"
+        ) from error
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
 

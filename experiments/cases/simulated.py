@@ -23,14 +23,20 @@ class Simulated:
     scratch: Path | None = None
 
     def __call__(self, case: Case) -> Outcome:
-        """Run one case. Raises what ``experiments.run.execute`` raises."""
+        """Run one case. Raises what ``experiments.run.execute`` raises; a PolicyError names the case."""
         from experiments.run import EVENTS, execute
+        from policies.api import PolicyError
         from reference_impl.metrics import read
 
         if self.scratch is not None:
             self.scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="case-", dir=self.scratch) as folder:
-            result = execute(case.config, Path(folder) / "run")
+            try:
+                result = execute(case.config, Path(folder) / "run")
+            except (
+                PolicyError
+            ) as error:  # a plain one: a policy's own subclass may not survive the way between processes
+                raise PolicyError(f"{case.variant}, {case.workload}, seed {case.seed}: {error}") from error
             run = read(result.folder / EVENTS)
         return Outcome(
             metrics=dict(result.metrics),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from experiments.config import ConfigError, Positive, RunConfig, StrictModel
+from experiments.config import ConfigError, Period, RunConfig, StrictModel
 
 RateKey = Literal["rate_rps", "rate_scale"]
 
@@ -19,16 +19,16 @@ class PairingConfig(StrictModel):
     kind: Literal["blocks", "windows", "arrivals"] = "blocks"
     """``blocks``: a block bootstrap of the trace in time. ``windows``: the seed-th window of the trace.
     ``arrivals``: nothing but what the run itself draws by its seed (Poisson re-timing, synthetic traces)."""
-    length_s: Positive = 60.0
+    length_s: Period = 60.0
     """Of a block or a window, in the trace's own time."""
 
 
 def with_traffic(
-    config: RunConfig, *, rate: float | None, rate_key: RateKey, seed: int, pairing: PairingConfig
+    config: RunConfig, *, rate: float | None, rate_key: RateKey | None, seed: int, pairing: PairingConfig
 ) -> RunConfig:
     """The run at this rate (None: as configured) with this seed's traffic. Raises ConfigError where they conflict."""
     workload: dict[str, Any] = config.workload.model_dump()
-    if rate is not None:
+    if rate is not None and rate_key is not None:
         workload |= {"rate_rps": None, "rate_scale": None, rate_key: rate}
     if pairing.kind == "blocks":
         workload["resample_block_s"] = pairing.length_s

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
-from experiments.config import ConfigError
+from experiments.config import ConfigError, RoleName
 
 
 def window(text: str) -> tuple[float, float]:
@@ -46,6 +46,8 @@ def groups(text: str) -> tuple[dict[str, Any], ...]:
 
 def with_role(current: tuple[dict[str, Any], ...], role: str, instances: str | None) -> tuple[dict[str, Any], ...]:
     """Give the one group of instances its role."""
+    if role not in get_args(RoleName):
+        raise ConfigError(f"--role: {role!r} is not allowed; allowed: {', '.join(get_args(RoleName))}")
     if len(current) != 1 or ":" in (instances or ""):
         raise ConfigError(f"--role {role}: the instances have their roles already; write --instances N --role {role}")
     return ({**current[0], "role": role},)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from experiments.cli import flag_values as values
-from experiments.config import RunConfig
+from experiments.config import DEFAULT_HARDWARE, RunConfig
 from experiments.config_file import key_path, load, parse
 
 PANELS = {
@@ -57,7 +57,12 @@ FLAGS = (
         "Clip prompts so that prompt + output fit. Else a request over the model's context is rejected, and a miss.",
     ),
     Flag("--instances", "fleet.groups", str, "How many, of --role; or a mix.", "N | N:ROLE,N:ROLE", values.groups),
-    Flag("--hardware", "fleet.hardware", str, "Accelerator: a name or a YAML description."),
+    Flag(
+        "--hardware",
+        "fleet.hardware",
+        str,
+        f"Accelerator: a name or a YAML description; else the profile's or {DEFAULT_HARDWARE}.",
+    ),
     Flag("--model", "fleet.model", str, "Model: a name or a Hugging Face config.json."),
     Flag("--tp", "fleet.tp", int, "Tensor-parallel degree: devices per instance."),
     Flag("--backend", "fleet.backend", str, "Engine whose overhead per step is assumed."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
@@ -13,10 +14,10 @@ import typer
 
 from experiments.cli.flags import takes_run_config
 from experiments.cli.progress import progress
-from experiments.config import ConfigError, RunConfig
+from experiments.config import MAX_RATE, ConfigError, RunConfig
 
 if TYPE_CHECKING:
-    from experiments.capacity import Capacity
+    from experiments.capacity import Capacity, Probe
     from experiments.compare_config import CompareConfig
 
 GATE_FAILED = 1
@@ -40,19 +41,28 @@ def compare(
     DIR keeps every finished case: an interrupted or extended comparison goes on where it was.
     """
     from experiments import compare as comparison
+    from experiments import settled
+    from experiments.preflight import check_gate, check_out
     from experiments.report import Part, write_report
 
     wanted = _with_baseline(config, baseline)
     folder = out if out is not None else Path(config.stem)
+    page = folder / "report.html"
+    check_out(folder, page)
+    _check_json(json_)
+    if gate:
+        check_gate(wanted)
     with progress("comparing") as report:
         found = comparison.compare(wanted, folder, processes=processes, progress=report, source=str(config))
     regressions = comparison.gate(found) if gate else []
-    page = folder / "report.html"
     write_report(page, Part(found))
     if json_ is not None:
         _write_json(json_, {**found.to_json(), "regressions": [asdict(judgement) for judgement in regressions]})
     for judgement in found.judgements:
-        typer.echo(f"{judgement.verdict:<13} {comparison.describe(judgement)}", err=_is_stdout(json_))
+        mark = f" {settled.MARK}" if settled.is_marked(found, judgement) else ""
+        typer.echo(f"{judgement.verdict:<13} {comparison.describe(judgement)}{mark}", err=_is_stdout(json_))
+    if settled.any_growing(found):
+        typer.echo(settled.LEGEND, err=_is_stdout(json_))
     typer.echo(f"report: {page}", err=_is_stdout(json_))
     if regressions:
         typer.echo(f"gate: {len(regressions)} regression(s)", err=True)
@@ -77,8 +87,17 @@ def capacity(
     from experiments.capacity import find_capacity, seeded_sampler
     from experiments.cases.simulated import Simulated
 
+    if config.workload.rate_rps is not None or config.workload.rate_scale is not None:
+        raise ConfigError(
+            "capacity sets the rate itself: leave out --rate and --rate-scale (in YAML: workload.rate_rps and "
+            "workload.rate_scale); --from and --to bound the search"
+        )
+    if not 0 < lowest <= highest <= MAX_RATE:
+        raise ConfigError(
+            f"--from {lowest:g} --to {highest:g}: allowed: 0 < lowest <= highest <= {MAX_RATE:g} requests/s"
+        )
     sample = seeded_sampler(config, Simulated(), seeds=range(seeds), processes=processes)
-    expected = math.ceil(math.log2(max(highest / lowest, 2)) + math.log2(1 / tolerance)) if lowest > 0 else 0
+    expected = math.ceil(math.log2(max(highest / lowest, 2)) + math.log2(1 / tolerance))
     probes = count(1)
     with progress("searching") as report:
         found = find_capacity(
@@ -104,18 +123,31 @@ def _is_stdout(file: Path | None) -> bool:
     return file == Path("-")
 
 
+def _check_json(file: Path | None) -> None:
+    """Refuse a file that cannot be written before anything runs."""
+    if file is None or _is_stdout(file):
+        return
+    if not file.parent.is_dir():
+        raise ConfigError(f"--json: {file.parent}: no such folder")
+    if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise ConfigError(f"--json: {file}: cannot be written; name another file")
+
+
 def _write_json(file: Path, content: dict[str, object]) -> None:
     text = json.dumps(content, indent=2, allow_nan=False)
     if _is_stdout(file):
         typer.echo(text)
         return
-    if not file.parent.is_dir():
-        raise ConfigError(f"--json: {file.parent}: no such folder")
     file.write_text(text + "\n", encoding="utf-8")
 
 
 def _as_text(found: Capacity) -> str:
     lines = [f"{'rate':>10}  {'attainment':>10}"]
-    lines += [f"{probe.offered_rps:>10.4g}  {probe.attainment:>10.4f}" for probe in found.probes]
+    lines += [_probe_line(probe) for probe in found.probes]
     answer = "none" if found.capacity_rps is None else f"{found.capacity_rps:.4g} requests/s"
     return "\n".join([*lines, f"capacity at {found.target:g} attainment: {answer} ({found.status})", *found.caveats])
+
+
+def _probe_line(probe: Probe) -> str:
+    said = "  load still growing" if probe.load_growing else ""
+    return f"{probe.offered_rps:>10.4g}  {probe.attainment:>10.4f}{said}"

@@ -20,17 +20,23 @@ def policies(
     kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help=f"One of: {', '.join(KINDS)}.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")] = False,
 ) -> None:
-    """List policies with their parameters: built-in ones, and those of installed packages."""
+    """List policies with their parameters: built-in ones, and those of installed packages.
+
+    An installed one that cannot be used is named on stderr, and stands in the JSON with its error.
+    """
     from dataclasses import asdict
     from typing import cast
 
     from policies.api import PolicyKind
-    from policies.registry import available
+    from policies.registry import survey
 
     if kind is not None and kind not in KINDS:
         raise ConfigError(f"{kind!r} is no kind of policy; allowed: {', '.join(KINDS)}")
-    found = available(cast("PolicyKind | None", kind))
-    typer.echo(json.dumps([asdict(info) for info in found], indent=2) if json_ else _as_text(found))
+    found, broken = survey(cast("PolicyKind | None", kind))
+    entries = [*map(asdict, found), *map(asdict, broken)]
+    typer.echo(json.dumps(entries, indent=2) if json_ else _as_text(found))
+    for entry in broken:
+        typer.echo(f"warning: policy {entry.name} of {entry.origin} cannot be used: {entry.error}", err=True)
 
 
 def _as_text(found: list[PolicyInfo]) -> str:

@@ -18,10 +18,12 @@ from experiments.config import RunConfig
 if TYPE_CHECKING:
     from experiments.run import RunResult
 
+_MANY = 0.01
+"""Share of the requests from which on a user should be told."""
 Out = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Keep the run here: configuration, manifest, events, metrics.")
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace DIR if it is not empty.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace DIR if it holds an earlier run and nothing else.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")]
 
 
@@ -37,6 +39,8 @@ def simulate(config: RunConfig, out: Out = None, force: Force = False, json_: Js
     with _folder(out) as folder, progress("simulating") as report:
         result = execute(config, folder, report, force=force)
     typer.echo(json.dumps(_as_json(result, out), indent=2) if json_ else _as_text(result, out))
+    for line in _hints(result):
+        typer.echo(line, err=True)
 
 
 @contextlib.contextmanager
@@ -49,12 +53,31 @@ def _folder(out: Path | None) -> Iterator[Path]:
         yield Path(scratch) / "run"
 
 
+def _hints(result: RunResult) -> Iterator[str]:
+    """What a user should know before believing the figures."""
+    from reference_impl.metrics import remarks
+
+    yield from (f"note: {remark}" for remark in remarks(result.metrics))
+    manifest = result.manifest
+    trace, limit, too_long = manifest["trace"], manifest["max_request_tokens"], manifest["too_long_requests"]
+    if int(trace.get("rows_dropped", 0)):
+        yield f"note: {trace['rows_dropped']} of {trace['rows']} rows of {trace['name']} were invalid and dropped"
+    if too_long > _MANY * result.summary.requests:
+        yield (
+            f"hint: {too_long} of {result.summary.requests} requests were rejected, for they have over {limit} tokens "
+            f"(prompt and output), the most that fits here; --max-total-tokens {limit} clips prompts"
+        )
+
+
 def _as_json(result: RunResult, out: Path | None) -> dict[str, Any]:
     return {"folder": str(out) if out else None, "metrics": dict(result.metrics), "manifest": dict(result.manifest)}
 
 
 def _as_text(result: RunResult, out: Path | None) -> str:
     width = max(map(len, result.metrics), default=0)
-    lines = [f"{name:<{width}}  {value:.6g}" for name, value in result.metrics.items()]
+    lines = [
+        f"{name:<{width}}  {value if isinstance(value, int) else format(value, '.6g')}"
+        for name, value in result.metrics.items()
+    ]
     models = [f"cost model {name}: {provenance}" for name, provenance in result.manifest["cost_models"].items()]
     return "\n".join([*lines, "", *models, f"run: {out}" if out else "not kept (no --out)"])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from experiments.config import ConfigError
 
@@ -50,9 +51,32 @@ def show(
     typer.echo(json.dumps(facts, indent=2) if json_ else _as_text(facts))
 
 
-@workloads.command("synth")
+class _SynthCommand(TyperCommand):
+    """Its help lists the kinds from the tables that parse them, and imports these tables only to do so."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        self.epilog = _synthetic_kinds()
+        super().format_help(ctx, formatter)
+
+
+def _synthetic_kinds() -> str:
+    from workloads.synthetic.arrivals import ARRIVALS
+    from workloads.synthetic.build import forms, keys
+    from workloads.synthetic.lengths import LENGTHS, shipped_tables
+    from workloads.synthetic.prefixes import SharedPrefix
+
+    paragraphs = [
+        *(f"--arrivals {form}" for form in forms(ARRIVALS)),
+        *(f"--prompt, --output {form}" for form in forms(LENGTHS)),
+        f"--prefix {keys(SharedPrefix)}",
+        f"Tables: {', '.join(shipped_tables())}",
+    ]
+    return "\n\n".join(paragraphs)
+
+
+@workloads.command("synth", cls=_SynthCommand)
 def synth(
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write it (parquet).")],
+    out: Annotated[Path, typer.Option(metavar="FILE.parquet", help="Where to write it.")],
     requests: Annotated[int, typer.Option(help="How many.")] = 1000,
     arrivals: Annotated[str, typer.Option(metavar="KIND:KEY=VALUE,...")] = "poisson:rate_rps=4",
     prompt: Annotated[str, typer.Option(metavar="KIND:KEY=VALUE,...")] = "lognormal:mean_tokens=250,sigma=1.0",
@@ -63,12 +87,13 @@ def synth(
 ) -> None:
     """Generate a workload: arrival process x prompt lengths x output lengths x shared prefixes.
 
-    Arrivals: poisson, gamma, constant, onoff, replayed. Lengths: fixed, lognormal, quantile_table. A kind or key that
-    does not exist is refused with what does.
+    The kinds and their keys are listed below.
     """
     from workloads.storage import save
     from workloads.synthetic import SyntheticSpec, synthesise
 
+    if out.suffix != ".parquet":
+        raise ConfigError(f"--out {out}: workloads are written as parquet; name it {out.with_suffix('.parquet').name}")
     if out.exists() and not force:
         raise ConfigError(f"{out}: exists already; choose another name or overwrite it with --force")
     parts = {"requests": requests, "arrivals": arrivals, "prompt": prompt, "output": output}

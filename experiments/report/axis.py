@@ -34,7 +34,7 @@ def axis_of(comparison: Comparison) -> Axis:
         panels = [
             (
                 workload,
-                tuple(Point(workload, rate, _offered_rps(comparison, workload, rate)) for rate in sorted_rates(config)),
+                tuple(Point(workload, rate, _place(comparison, workload, rate)) for rate in sorted_rates(config)),
             )
             for workload in config.workloads
         ]
@@ -50,16 +50,16 @@ def sorted_rates(config: CompareConfig) -> list[float]:
     return sorted(config.rates)
 
 
-def _offered_rps(comparison: Comparison, workload: str, rate: float | None) -> float:
-    """What the runs say was offered, over all variants and seeds; a scale on recorded arrivals is no rate itself."""
+def _place(comparison: Comparison, workload: str, rate: float) -> float:
+    """The rate as set; a scale on recorded arrivals is none, so what its runs say was offered, over all of them."""
+    if comparison.config.rate_key == "rate_rps":
+        return rate
     found = [
         value
         for variant in comparison.config.variants
         for value in comparison.values("offered_rps", variant, workload, rate).values()
     ]
-    if found:
-        return sum(found) / len(found)
-    return rate if rate is not None else 0.0
+    return sum(found) / len(found) if found else rate
 
 
 def telling_point(comparison: Comparison) -> Point:

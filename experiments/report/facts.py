@@ -12,6 +12,7 @@ from experiments.compare import Comparison, Judgement
 from experiments.report.axis import Point
 from experiments.report.labels import metric_label, number
 from experiments.report.theme import Colours
+from experiments.settled import is_marked
 from experiments.stats import Verdict
 
 _VERDICTS: tuple[Verdict, ...] = ("better", "worse", "no difference", "inconclusive")
@@ -37,6 +38,8 @@ class VerdictRow:
     judgement: Judgement
     colour: str
     metric: str
+    marked: bool
+    """The load was still growing at the last arrival, on either side."""
     baseline_mean: str
     variant_mean: str
     difference: str
@@ -62,7 +65,7 @@ def variant_facts(comparison: Comparison, colours: Colours) -> list[VariantFact]
 
 def verdict_rows(comparison: Comparison, colours: Colours) -> list[VerdictRow]:
     """All judgements; the little drawings of one metric share a scale that is centred on zero."""
-    return [_row(judgement, colours, _reach(comparison, judgement.metric)) for judgement in comparison.judgements]
+    return [_row(comparison, judgement, colours) for judgement in comparison.judgements]
 
 
 def verdict_matrix(comparison: Comparison, rows: Sequence[VerdictRow]) -> list[tuple[str, str, list[VerdictRow]]]:
@@ -133,6 +136,24 @@ def target_of(comparison: Comparison, family: str) -> float | None:
     return None if target_s is None else target_s * 1e3
 
 
+def horizon_text(comparison: Comparison) -> str:
+    """How long the runs are: requests, and seconds from the first arrival to the last."""
+    told = [comparison.outcome(case).metrics for case in comparison.cases]
+    seen = [(m["arrived"], m["arrived"] / m["offered_rps"]) for m in told if m.get("arrived") and m.get("offered_rps")]
+    if not seen:
+        return "not stated by the runs"
+    requests, spans_s = ([pair[place] for pair in seen] for place in (0, 1))
+    warmup = [m["warmup_requests"] for m in told if "warmup_requests" in m]
+    trimmed = comparison.config.primary_metric.endswith("_trimmed") and warmup
+    left_out = f" ({_span(warmup)} of them warm-up)" if trimmed else ""
+    return f"{_span(requests)} requests per run{left_out}, {_span(spans_s)} s of arrivals"
+
+
+def _span(values: Sequence[float]) -> str:
+    low, high = f"{min(values):,.0f}", f"{max(values):,.0f}"
+    return low if low == high else f"{low} to {high}"
+
+
 def slo_text(comparison: Comparison) -> str:
     """The targets in words."""
     parts = [
@@ -174,13 +195,14 @@ def _reach(comparison: Comparison, metric: str) -> float:
     return max((max(abs(found.low), abs(found.high)) for found in intervals), default=0.0) or 1.0
 
 
-def _row(judgement: Judgement, colours: Colours, reach: float) -> VerdictRow:
-    found = judgement.difference
+def _row(comparison: Comparison, judgement: Judgement, colours: Colours) -> VerdictRow:
+    found, reach = judgement.difference, _reach(comparison, judgement.metric)
     low, mean, high = (found.low, found.mean, found.high) if found else (0.0, 0.0, 0.0)
     return VerdictRow(
         judgement=judgement,
         colour=colours[judgement.variant],
         metric=metric_label(judgement.metric),
+        marked=is_marked(comparison, judgement),
         baseline_mean=number(judgement.baseline_mean),
         variant_mean=number(judgement.variant_mean),
         difference=number(found.mean, signed=True) if found else "–",

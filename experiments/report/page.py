@@ -14,17 +14,32 @@ from experiments.report import facts
 from experiments.report.axis import axis_of, telling_point
 from experiments.report.labels import metric_label
 from experiments.report.theme import Colours, palette
+from experiments.settled import LEGEND, any_growing
+from experiments.stats import Verdict
 
 _TEMPLATES = Path(__file__).parent
 _FAMILIES = ("ttft", "tpot", "e2e")
 
 
+NoteRow = tuple[str | tuple[Verdict, str], ...]
+"""A cell is text, or a verdict with what it rests on."""
+
+
+@dataclass(frozen=True)
+class NoteTable:
+    """A small table."""
+
+    head: tuple[str, ...]
+    rows: tuple[NoteRow, ...]
+
+
 @dataclass(frozen=True)
 class Note:
-    """A paragraph that a caller wants on the page, above the figures."""
+    """A paragraph, and perhaps a table, that a caller wants on the page, above the figures."""
 
     title: str
     text: str
+    table: NoteTable | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +111,7 @@ def _content(part: Part, colours: Colours) -> dict[str, Any]:
         "headline": facts.headline(comparison),
         "variants": facts.variant_facts(comparison, colours),
         "rows": rows,
+        "marked": LEGEND if any(row.marked for row in rows) else "",
         "matrix": facts.verdict_matrix(comparison, rows),
         "metric": metric_label(config.primary_metric),
         "scope": _scope(comparison),
@@ -127,6 +143,7 @@ def _scope(comparison: Comparison) -> list[tuple[str, str]]:
         ("Workloads", ", ".join(config.workloads)),
         ("Rates", f"{rates} {unit}" if config.rates else rates),
         ("Seeds", f"{len(config.seeds)} ({pairing[config.pairing.kind]})"),
+        ("Horizon", facts.horizon_text(comparison)),
         ("SLO", facts.slo_text(comparison)),
         ("Judged by", f"{metric_label(config.primary_metric)}; a difference under {effect} does not matter"),
         ("Runs", str(len(comparison.outcomes))),
@@ -152,17 +169,18 @@ def _figures(comparison: Comparison, colours: Colours) -> list[Figure]:
     target = " The dashed line is the usual target of 0.90." if config.primary_metric.startswith("attainment") else ""
     cell = facts.cell_text(comparison, point)
     against = f" against {axis.label}" if axis.label else ""
+    hollow = " Hollow points: the load was still growing at the last arrival." if any_growing(comparison) else ""
     found = [
-        (f"{metric}{against}", f"Mean and {band}.{target}", primary_metric(comparison, axis, colours)),
+        (f"{metric}{against}", f"Mean and {band}.{target}{hollow}", primary_metric(comparison, axis, colours)),
         (
             f"Difference to {config.baseline_name}",
-            f"Paired by seed, mean and {band}. Within the grey band a difference does not matter in practice.",
+            f"Paired by seed, mean and {band}. Within the grey band a difference does not matter in practice.{hollow}",
             differences(comparison, axis, colours),
         ),
         (
             f"Latency{against}",
             "99th percentile with its interval, and dashed the median, of the requests that got that far; the grey line"
-            " is the SLO. Read it beside the attainment: requests that never got a token are not in it.",
+            f" is the SLO. Read it beside the attainment: requests that never got a token are not in it.{hollow}",
             latencies(comparison, axis, colours),
         ),
         (

@@ -21,6 +21,8 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8a6d00", "#
 INK, MUTED, GRID = "#1c2430", "#667085", "#e6e9ef"
 GOOD, BAD = "#0a7d4f", "#c0392b"
 WIDTH_INCHES = 11.0
+_CLOSE = 8.0
+"""Ends of a log scale that differ less have even ticks: few of 1, 2, 5, 10, ... would lie between them."""
 Colours = Mapping[str, str]
 """Variant -> colour."""
 _NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
@@ -67,12 +69,16 @@ def to_svg(figure: Figure, name: str) -> str:
 
 
 def plain_ticks(axis: Axis, *, crowded: float) -> None:
-    """Ticks of a log scale in plain numbers: 1, 2, 5, 10, ... or, if its ends differ more than ``crowded`` times, only
-    powers of ten. To be called after drawing."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    """Ticks of a log scale in plain numbers: 20, 25, 30, ... if its ends are close, else 1, 2, 5, 10, ... or, if they
+    differ more than ``crowded`` times, only powers of ten. To be called after drawing."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
     low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < crowded * low else (1.0,), numticks=12))
+    if high < _CLOSE * low:
+        axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
+        axis.set_minor_locator(NullLocator())
+    else:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < crowded * low else (1.0,), numticks=12))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.3g}" if value < 1000 else f"{value:,.0f}"))
     axis.set_minor_formatter(NullFormatter())
 

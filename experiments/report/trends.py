@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from experiments.compare import Comparison
 from experiments.report.axis import Axis, Point
+from experiments.report.bands import Dot, draw
 from experiments.report.facts import target_of
 from experiments.report.labels import metric_label, plain
 from experiments.report.theme import INK, MUTED, Colours, legend, panels, plain_ticks, to_svg
-from experiments.stats import Interval, interval
+from experiments.settled import is_marked, still_growing
+from experiments.stats import interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 _COLUMNS = 3
 _TARGET = 0.90
+_MOST_TICKS = 8
+"""Up to so many points have a tick each."""
 
 
 def primary_metric(comparison: Comparison, axis: Axis, colours: Colours) -> str:
@@ -83,15 +87,15 @@ def _variants(
 ) -> None:
     config = comparison.config
     for index, variant in enumerate(config.variants):
-        found: list[tuple[float, float, Interval | None]] = []
+        dots = []
         for point in points:
             values = list(comparison.values(metric, variant, point.workload, point.rate).values())
             if values:
                 x = point.x if axis.label else float(index)
-                found.append((x, sum(values) / len(values), interval(values, config.confidence)))
-        _band(
-            ax, found, colours[variant], variant, joined=axis.label is not None, share=metric.startswith("attainment")
-        )
+                band = interval(values, config.confidence)
+                hollow = still_growing(comparison, variant, point.workload, point.rate)
+                dots.append(Dot(x, sum(values) / len(values), band, hollow))
+        draw(ax, dots, colours[variant], variant, joined=axis.label is not None, share=metric.startswith("attainment"))
 
 
 def _differences(ax: Axes, comparison: Comparison, axis: Axis, colours: Colours, points: tuple[Point, ...]) -> None:
@@ -101,46 +105,14 @@ def _differences(ax: Axes, comparison: Comparison, axis: Axis, colours: Colours,
     if min_effect:
         ax.axhspan(-min_effect, min_effect, color="#eef1f6", zorder=0, linewidth=0)
     for index, variant in enumerate(config.variants):
-        found: list[tuple[float, float, Interval | None]] = []
+        dots = []
         for point in points:
             judgement = cells.get((point.workload, point.rate, variant))
             if judgement is not None and judgement.difference is not None:
                 x = point.x if axis.label else float(index)
-                found.append((x, judgement.difference.mean, judgement.difference))
-        _band(ax, found, colours[variant], variant, joined=axis.label is not None)
-
-
-def _band(
-    ax: Axes,
-    found: list[tuple[float, float, Interval | None]],
-    colour: str,
-    label: str,
-    *,
-    joined: bool,
-    share: bool = False,
-) -> None:
-    """A line with its confidence band, or single points with error bars; a share's band ends at 0 and 1."""
-    if not found:
-        return
-    xs, means = [x for x, _, _ in found], [mean for _, mean, _ in found]
-    lows = [band.low if band else mean for _, mean, band in found]
-    highs = [band.high if band else mean for _, mean, band in found]
-    if share:
-        lows, highs = [max(low, 0.0) for low in lows], [min(high, 1.0) for high in highs]
-    if joined and len(found) > 1:
-        import seaborn as sns
-
-        sns.lineplot(
-            x=xs, y=means, ax=ax, color=colour, label=plain(label), marker="o", markeredgewidth=0, errorbar=None
-        )
-        ax.fill_between(xs, lows, highs, color=colour, alpha=0.14, linewidth=0)
-        if (own := ax.get_legend()) is not None:
-            own.remove()
-        return
-    errors = [[m - low for m, low in zip(means, lows, strict=True)], [h - m for m, h in zip(means, highs, strict=True)]]
-    ax.errorbar(
-        xs, means, yerr=errors, fmt="o", color=colour, label=plain(label), capsize=4, linewidth=1.4, markersize=6
-    )
+                difference = judgement.difference
+                dots.append(Dot(x, difference.mean, difference, is_marked(comparison, judgement)))
+        draw(ax, dots, colours[variant], variant, joined=axis.label is not None)
 
 
 def _medians(
@@ -162,8 +134,11 @@ def _medians(
 
 def _label(ax: Axes, axis: Axis, y_label: str) -> None:
     place = ax.get_subplotspec()
-    ax.set_ylabel(y_label if place is None or place.is_first_col() else "")
+    ax.set_ylabel(y_label.replace(", ", ",\n") if place is None or place.is_first_col() else "")
     ax.set_xlabel(axis.label or "")
+    xs = sorted({point.x for _, points in axis.panels for point in points})
+    if len(xs) <= _MOST_TICKS:
+        ax.set_xticks(xs, [f"{x:.3g}" for x in xs])
     if axis.label is None:
         ax.set_xticks([])
         ax.margins(x=0.3)

@@ -10,6 +10,13 @@ from reference_impl.latency.errors import ProfileError
 from reference_impl.latency.shapes import MODELS, ModelShape
 
 _SUPPORTED = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+_UNMODELLED_KEYS = {
+    **dict.fromkeys(
+        ("num_experts", "num_local_experts", "n_routed_experts", "num_experts_per_tok", "moe_intermediate_size"),
+        "a mixture of experts",
+    ),
+    **dict.fromkeys(("kv_lora_rank", "q_lora_rank"), "latent attention (MLA)"),
+}
 _SUFFIXES = ("-hf", "-instruct", "-chat", "-base")
 
 
@@ -44,27 +51,35 @@ def _plain(name: str) -> str:
 
 def _read(path: Path) -> ModelShape:
     try:
-        config: Any = json.loads(path.read_text(encoding="utf-8"))
+        config: Any = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise ProfileError(f"cannot read model file {path}: {error}") from error
     if not isinstance(config, dict):
         raise ProfileError(f"{path} must hold a JSON object, not {type(config).__name__}")
     _refuse_unmodelled(path, config)
     hidden, heads = _number(path, config, "hidden_size"), _number(path, config, "num_attention_heads")
-    kv_heads = _number(path, config, "num_key_value_heads") if config.get("num_key_value_heads") else heads
+    kv_heads = _number(path, config, "num_key_value_heads") if config.get("num_key_value_heads") is not None else heads
     return ModelShape(
         name=_name(path, config),
         layers=_number(path, config, "num_hidden_layers"),
         hidden=hidden,
         heads=heads,
         kv_heads=kv_heads,
-        head_dim=_number(path, config, "head_dim") if config.get("head_dim") else hidden // heads,
+        head_dim=_head_dim(path, config, hidden, heads),
         intermediate=_number(path, config, "intermediate_size"),
         vocab=_number(path, config, "vocab_size"),
         max_context_tokens=_number(path, config, "max_position_embeddings"),
         tied_embeddings=bool(config.get("tie_word_embeddings", False)),
         source=str(path),
     )
+
+
+def _head_dim(path: Path, config: dict[str, Any], hidden: int, heads: int) -> int:
+    if config.get("head_dim") is not None:
+        return _number(path, config, "head_dim")
+    if hidden % heads:
+        raise ProfileError(f"{path}: hidden_size {hidden} is no multiple of num_attention_heads {heads}; give head_dim")
+    return hidden // heads
 
 
 def _refuse_unmodelled(path: Path, config: dict[str, Any]) -> None:
@@ -79,8 +94,17 @@ def _refuse_unmodelled(path: Path, config: dict[str, Any]) -> None:
         )
     if config.get("quantization_config"):
         raise ProfileError(f"{path}: quantization_config is set; only bf16 and fp16 weights are modelled")
+    for key in ("torch_dtype", "dtype"):
+        if config.get(key) not in (None, "auto", "bfloat16", "float16"):
+            raise ProfileError(f"{path}: {key} is {config[key]!r}; only bfloat16 and float16 weights are modelled")
+    for key, what in _UNMODELLED_KEYS.items():
+        if config.get(key):
+            raise ProfileError(f"{path}: {key} is {config[key]!r}; {what} is not modelled, only dense decoders are")
     window = config.get("sliding_window")
-    if window and config.get("use_sliding_window", True) and window < config.get("max_position_embeddings", 0):
+    if not window or not config.get("use_sliding_window", True):
+        return
+    window = _number(path, config, "sliding_window")
+    if window < _number(path, config, "max_position_embeddings"):
         raise ProfileError(f"{path}: sliding_window={window} is not modelled; set it to null to cost full attention")
 
 

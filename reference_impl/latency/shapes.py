@@ -25,6 +25,12 @@ class ModelShape:
     bytes_per_value: int = 2
     source: str = "Hugging Face config.json"
 
+    def __post_init__(self) -> None:
+        if self.kv_heads < 1 or self.heads % self.kv_heads:
+            raise ProfileError(
+                f"model {self.name!r}: {self.heads} heads and {self.kv_heads} KV heads; these must divide those"
+            )
+
     @property
     def query_dim(self) -> int:
         return self.heads * self.head_dim

@@ -2,6 +2,7 @@
 
 from reference_impl.metrics.definitions import definitions
 from reference_impl.metrics.log import EventLogError, RunLog, read
+from reference_impl.metrics.remarks import STILL_GROWING, remarks
 from reference_impl.metrics.requests import RequestTable, per_request
 from reference_impl.metrics.summary import summarise
 from reference_impl.metrics.timeline import Timeline, timeline
@@ -9,6 +10,7 @@ from reference_impl.metrics.tokens import TokenLog, itl, rebuild, token_times
 from reference_impl.metrics.vllm import vllm_bench_json
 
 __all__ = [
+    "STILL_GROWING",
     "EventLogError",
     "RequestTable",
     "RunLog",
@@ -19,6 +21,7 @@ __all__ = [
     "per_request",
     "read",
     "rebuild",
+    "remarks",
     "summarise",
     "timeline",
     "token_times",

@@ -49,12 +49,14 @@ def kv_use(run: RunLog) -> dict[str, float]:
 
 
 def steps(start_s: Floats, end_s: Floats, value: Ints) -> tuple[Floats, Floats, Ints]:
-    """The value over time from runs that may overlap (two lanes): each holds from the run end before it, or its own
-    start if that is later, to its own end. Time without any run is left out. By ascending end."""
+    """The value over time from runs that may overlap (two lanes), by ascending end: what a run reports at its end holds
+    back to the report before it, so far as any run was under way. Time without any run is left out."""
     order = np.argsort(end_s, kind="stable")
     start_s, end_s, value = start_s[order], end_s[order], value[order]
-    before = np.concatenate(([-np.inf], end_s[:-1])) if len(end_s) else end_s
-    return np.maximum(start_s, before), end_s, value
+    if not len(end_s):
+        return start_s, end_s, value
+    under_way_s = np.minimum.accumulate(start_s[::-1])[::-1]  # the earliest start of what ends here or later
+    return np.maximum(under_way_s, np.append(-np.inf, end_s[:-1])), end_s, value
 
 
 def prefix_hit_ratio(table: RequestTable) -> dict[str, float]:

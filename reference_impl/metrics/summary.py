@@ -12,6 +12,7 @@ from reference_impl.metrics.definitions import PERCENTILES
 from reference_impl.metrics.log import Bools, EventLogError, RunLog
 from reference_impl.metrics.requests import RequestTable, per_request
 from reference_impl.metrics.resources import kv_use, lane_utilisation, prefix_hit_ratio
+from reference_impl.metrics.settling import load_growth
 from reference_impl.metrics.slo import LoggedSlo, SloTargets, met, met_tpot, met_ttft
 from reference_impl.metrics.statistics import Weighted
 
@@ -38,6 +39,7 @@ def summarise(run: RunLog, slo: SloTargets | None = None, *, warmup_requests: in
         **kv_use(run),
         **prefix_hit_ratio(table),
         **lane_utilisation(run),
+        **load_growth(run),
         "warmup_requests": float(warmup),
     }
     if kept.any():

@@ -1,9 +1,11 @@
 """Every token time of a run, from its run rows, without a loop over tokens.
 
 A lane's decode iterations are expanded once. Each stretch in which a request takes part in the decodes of an instance
-is then a slice of that lane's iterations, found by binary search. Gaps between tokens inside a stretch are gaps between
-iterations, counted once with the number of requests that share them, so the pooled ITL of a million requests costs
-memory for the iterations, not for the tokens.
+is then a slice of that lane's iterations, found by binary search. Times that round to the same nanosecond are one
+moment, as in the simulator's order of events, so the last bits of a float decide nothing.
+
+Gaps between tokens inside a stretch are gaps between iterations, counted once with the number of requests that share
+them, so the pooled ITL of a million requests costs memory for the iterations, not for the tokens.
 """
 
 from __future__ import annotations
@@ -17,8 +19,6 @@ import numpy as np
 from reference_impl.metrics.log import LANES, Bools, EventLogError, Floats, Ints, Rows, RunLog
 from reference_impl.metrics.statistics import Weighted
 
-_TOLERANCE_S = 1e-9
-_TOLERANCE = 1e-12
 _OPENING = ("prefilled", "transfer", "resume")  # the first two lead the events of one moment, see _Stream
 _CLOSING = ("preempt", "pause", "finish", "reject")
 
@@ -131,8 +131,8 @@ def _iterations(runs: Rows) -> DecodeIterations:
 
 
 class _Stream(NamedTuple):
-    """Events that begin or end a request's part in decodes, by request, then in time; of one moment, a token or a
-    hand-over comes before what ends it (the log sorts the kinds of one moment in its own order), then as logged."""
+    """Events that begin or end a request's part in decodes, by request, then by moment; of one moment, a token or a
+    hand-over comes before what ends it (within a nanosecond it may bear the later time), then as logged."""
 
     request: Ints
     kind: Ints
@@ -150,7 +150,8 @@ def _stream(run: RunLog) -> _Stream:
     time_s = np.concatenate([part.floats("time_s") for part in parts])
     instance = [p.ints("instance") if "instance" in p.columns else np.full(len(p), -1) for p in parts]
     before_s = [part.floats("start_s" if part.kind == "transfer" else "time_s") for part in parts]
-    order = np.lexsort((np.concatenate([part.ints("row") for part in parts]), np.minimum(kind, 2), time_s, request))
+    row = np.concatenate([part.ints("row") for part in parts])
+    order = np.lexsort((row, np.minimum(kind, 2), _moment(time_s), request))
     return _Stream(
         request[order], kind[order], time_s[order], np.concatenate(instance)[order], np.concatenate(before_s)[order]
     )
@@ -160,14 +161,19 @@ def _slices(iterations: DecodeIterations, instance: Ints, from_s: Floats, until_
     """Iterations of each stretch: those that start at or after ``from_s`` and end at or before ``until_s``."""
     low = np.zeros(len(instance), np.int64)
     high = np.zeros(len(instance), np.int64)
-    earliest = from_s - _TOLERANCE_S - _TOLERANCE * np.abs(from_s)
-    latest = until_s + _TOLERANCE_S + _TOLERANCE * np.abs(until_s)
+    earliest, latest = _moment(from_s), _moment(until_s)
     for index, number in enumerate(iterations.instances):
         begin, end = iterations.offsets[index], iterations.offsets[index + 1]
         here = np.flatnonzero(instance == number)
-        low[here] = begin + np.searchsorted(iterations.start_s[begin:end], earliest[here], side="left")
-        high[here] = begin + np.searchsorted(iterations.end_s[begin:end], latest[here], side="right")
+        low[here] = begin + np.searchsorted(_moment(iterations.start_s[begin:end]), earliest[here], side="left")
+        high[here] = begin + np.searchsorted(_moment(iterations.end_s[begin:end]), latest[here], side="right")
     return low, np.maximum(low, high)
+
+
+def _moment(time_s: Floats) -> Floats:
+    """The whole nanosecond that a time rounds to: what orders events in the simulator (``simulator/order.py``)."""
+    moment: Floats = np.floor(time_s * 1e9 + 0.5)
+    return moment
 
 
 def _items(iterations: DecodeIterations, stream: _Stream, low: Ints, high: Ints) -> TokenLog:

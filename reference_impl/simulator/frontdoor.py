@@ -79,7 +79,7 @@ class FrontDoor:
         """Dispatch a request that needs (another) prefill, behind those that the policy left queued."""
         if self.queued or not self._dispatch(sequence, now_s):
             self.queued.append(sequence)
-            self._sim.await_report()
+            self._sim.asking.await_report()
 
     def offer(self, now_s: float) -> None:
         """Offer the queued requests to the policy again, first come first."""

@@ -50,7 +50,7 @@ class Handovers:
         for sequence in instance.handovers:
             self.unrouted.append(_parcel(sequence, instance))
         instance.handovers.clear()
-        self._sim.ask_soon()
+        self._sim.asking.soon()
 
     def offer(self, now_s: float) -> None:
         """Ask the policy for the decode instances, first come first."""

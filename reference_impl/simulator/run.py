@@ -7,6 +7,8 @@ the rate changes, what remains is re-timed from there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from heapq import heappop
 from math import sqrt
 from typing import TYPE_CHECKING
 
@@ -134,6 +136,35 @@ class LaneRun:
         ahead = self.count - self.started
         blocks = self.lane.blocks_for(ahead) if iteration.decodes else 0
         return blocks + sum(self.lane.blocks_needed(sequence, ahead * n) for sequence, n in iteration.chunks)
+
+    def next_end(self) -> int:
+        """The decode iteration count at which the next sequence of the lane has its last token."""
+        while True:
+            count, request_id, epoch = self.ends[0]
+            if self._decodes_since(request_id, epoch):
+                return count
+            heappop(self.ends)
+
+    def finished(self, outputs: Sequence[int]) -> list[int]:
+        """Requests whose last token the run's iterations bring; ``outputs``: output tokens by request."""
+        iteration = self.iteration
+        assert iteration is not None
+        finished: list[int] = []
+        ends = self.ends
+        if iteration.decodes:
+            count = self.lane.steps.count
+            while ends and ends[0][0] <= count:
+                _, request_id, epoch = heappop(ends)
+                if self._decodes_since(request_id, epoch):
+                    finished.append(request_id)
+        if iteration.ended:
+            finished += [s.request_id for s in iteration.ended if s.tokens_out + 1 >= outputs[s.request_id]]
+        return finished
+
+    def _decodes_since(self, request_id: int, epoch: int) -> bool:
+        """Whether a note about a decode still holds: it has not left the batch since."""
+        sequence = self.lane.running(request_id)
+        return sequence is not None and sequence.epoch == epoch and sequence.steps is not None
 
     def log_to(self, log: EventLog, iterations: int) -> float:
         """Write the row of the iterations up to ``iterations`` that are not logged yet; returns when they ended."""

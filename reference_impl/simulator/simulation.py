@@ -13,6 +13,7 @@ from reference_impl.core.instance import Instance
 from reference_impl.core.iteration import Iteration
 from reference_impl.core.spec import ClusterSpec
 from reference_impl.events import EventLog
+from reference_impl.simulator.asking import Asking
 from reference_impl.simulator.assembly import build_instances, build_runs, check_scaling
 from reference_impl.simulator.frontdoor import FrontDoor
 from reference_impl.simulator.handover import Handovers
@@ -40,8 +41,8 @@ class Summary:
     runs: int
     """Rows of iterations; each stands for one or more."""
     iterations: int
-    makespan_s: float
-    """From time 0 to the last event."""
+    last_event_at_s: float
+    """On the clock of the trace, which starts at 0. The makespan of the metrics counts from the first arrival."""
 
 
 class _Timed(NamedTuple):
@@ -75,8 +76,7 @@ class Simulation:
         self.handovers = Handovers(self)
         self.partitioner = Partitioner(self)
         self._reports_on_change = spec.report_period_s is None
-        self._asking = False
-        self._alarm_set = False
+        self.asking = Asking(self)
         self._active_s = 0.0
 
     # ----------------------------------------------------------------------------------------------------- main loop
@@ -108,6 +108,7 @@ class Simulation:
     def _loop(self, progress: Callable[[int], None] | None) -> None:
         heap = self.heap
         arrive = self.front_door.arrive
+        asking = self.asking
         arrivals = self.trace.arrival_s.tolist()
         prompts = self.trace.prompt_tokens.tolist()
         total = len(arrivals)
@@ -115,8 +116,8 @@ class Simulation:
         self._start_ticks()
         row = 0
         while True:
-            if self._asking:
-                self._ask()
+            if asking.due:
+                asking.ask(self.now_s)
             if row < total and (not heap or keys[row] <= heap[0][0]):
                 self.key, self.rank, self.now_s = keys[row], BEFORE_LANES, arrivals[row]
                 arrive(row, arrivals[row], prompts[row])
@@ -163,41 +164,8 @@ class Simulation:
         for instance in self.instances:
             self.settle(instance, count * period_s)
             self.router.report(instance.view(count * period_s))
-        self._reported()
+        self.asking.reported()
         self.at((count + 1) * period_s, TICKS, lambda: self._report_all(period_s, count + 1))
-
-    # ------------------------------------------------------------------------------- when the dispatch policy is asked
-
-    def ask_soon(self) -> None:
-        """Offer what is queued to the dispatch policy once the present event is done with."""
-        self._asking = True
-
-    def await_report(self) -> None:
-        """Something is queued: ask again when the next report that is under way becomes known."""
-        at_s = self.router.next_report_s
-        if at_s is not None and not self._alarm_set:
-            self._alarm_set = True
-            self.at(at_s, TICKS, self._alarm)
-
-    def _alarm(self) -> None:
-        self._alarm_set = False
-        self._asking = True
-
-    def _reported(self) -> None:
-        """Reports were made: what is queued is offered again when they are known."""
-        if self.front_door.queued or self.handovers.unrouted:
-            if self.spec.report_delay_s:
-                self.await_report()
-            else:
-                self._asking = True
-
-    def _ask(self) -> None:
-        while self._asking:
-            self._asking = False
-            self.handovers.offer(self.now_s)
-            self.front_door.offer(self.now_s)
-        if self.front_door.queued or self.handovers.unrouted:
-            self.await_report()
 
     # --------------------------------------------------------------------------------------------- state and reports
 
@@ -209,7 +177,7 @@ class Simulation:
                 if len(instance.lanes) > 1:
                     self.settle(instance, self.now_s)
                 self.router.report(instance.view(self.now_s))
-                self._reported()
+                self.asking.reported()
 
     def settle(self, instance: Instance, now_s: float) -> None:
         """Reserve the memory of every iteration of ``instance`` that has started by now."""
@@ -267,7 +235,7 @@ class Simulation:
         else:
             limit = piece.iterations - 1
             if iteration.decodes:
-                limit = min(limit, self._next_end(run) - count)
+                limit = min(limit, run.next_end() - count)
             extra = instance.repeats(iteration, limit) if limit > 0 else 0
             run.begin(iteration, now_s, piece.first_s, piece.growth_s, 1 + extra)
             if other is not None and extra and not self._fits_beside(run, other):
@@ -296,16 +264,6 @@ class Simulation:
     def _push(self, run: LaneRun) -> None:
         heappush(self.heap, (int(run.end_s(run.count) * 1e9 + 0.5), COMPLETIONS, run.order, run.version, run))
 
-    def _next_end(self, run: LaneRun) -> int:
-        """The decode iteration count at which the next sequence of the lane has its last token."""
-        ends = run.ends
-        while True:
-            count, request_id, epoch = ends[0]
-            sequence = run.lane.running(request_id)
-            if sequence is not None and sequence.epoch == epoch and sequence.steps is not None:
-                return count
-            heappop(ends)
-
     def _complete(self, run: LaneRun) -> None:
         iteration = run.iteration
         assert iteration is not None
@@ -317,7 +275,7 @@ class Simulation:
         run.log_to(self.log, run.count)
         self.runs_logged += 1
         self.iterations += run.count
-        finished = self._finished(run, iteration)
+        finished = run.finished(self.outputs)
         instance = run.instance
         instance.complete(iteration, finished, now_s)
         run.iteration = None
@@ -355,22 +313,6 @@ class Simulation:
         instance.returned.clear()
         for sequence in returned:
             self.front_door.submit(sequence, now_s)
-
-    def _finished(self, run: LaneRun, iteration: Iteration) -> list[int]:
-        """Requests whose last token this iteration brings."""
-        finished: list[int] = []
-        ends = run.ends
-        if iteration.decodes:
-            count = run.lane.steps.count
-            while ends and ends[0][0] <= count:
-                _, request_id, epoch = heappop(ends)
-                sequence = run.lane.running(request_id)
-                if sequence is not None and sequence.epoch == epoch and sequence.steps is not None:
-                    finished.append(request_id)
-        if iteration.ended:
-            outputs = self.outputs
-            finished += [s.request_id for s in iteration.ended if s.tokens_out + 1 >= outputs[s.request_id]]
-        return finished
 
     def _tell(self, run: LaneRun, iteration: Iteration, finished: list[int], now_s: float) -> None:
         """Report first tokens and finishes to whoever keeps count."""

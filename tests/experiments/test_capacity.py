@@ -68,6 +68,29 @@ def test_a_rise_within_noise_is_not_reported() -> None:
     assert _search(lambda rate: 0.95 + 0.0001 * rate if rate <= 10 else 0.5).monotone
 
 
+def test_a_rate_that_attains_only_because_its_run_is_short_counts_as_failed() -> None:
+    found = find_capacity(lambda rate: [Sample(0.99, rate, load_growing=rate > 10)], lowest=1, highest=64)
+    assert found.status == "found"
+    assert found.capacity_rps == pytest.approx(10, rel=0.02)
+    assert [probe.passed for probe in found.probes] == [not probe.load_growing for probe in found.probes]
+    (caveat,) = found.caveats
+    assert "the load was still growing at the last arrival" in caveat
+    assert "raise the number of requests" in caveat
+
+
+def test_a_lowest_rate_at_which_the_load_grows_asks_for_longer_runs() -> None:
+    found = find_capacity(lambda rate: [Sample(0.99, rate, load_growing=True)], lowest=1, highest=64)
+    assert found.status == "below_lowest"
+    assert not [caveat for caveat in found.caveats if "start lower" in caveat]
+    assert "raise the number of requests" in found.caveats[0]
+
+
+@pytest.mark.parametrize(("growing", "passes"), [((True, False, False), True), ((True, True, False), False)])
+def test_one_seed_of_three_may_grow_by_chance(growing: tuple[bool, ...], passes: bool) -> None:
+    found = find_capacity(lambda rate: [Sample(0.99, rate, grows) for grows in growing], lowest=1, highest=1)
+    assert found.probes[0].passed == passes
+
+
 def test_the_capacity_is_the_offered_rate_not_the_setting() -> None:
     found = find_capacity(lambda factor: [Sample(float(factor <= 4), 2.5 * factor)], lowest=1, highest=16)
     assert found.capacity_rps == 10.0
@@ -91,11 +114,11 @@ def test_the_sampler_runs_each_seed_at_the_rate_and_keeps_the_outcomes(tmp_path:
 
     def runner(case: Case) -> Outcome:
         ran.append(case)
-        return Outcome({"attainment": 0.9 + 0.01 * case.seed, "offered_rps": 7.5})
+        return Outcome({"attainment": 0.9 + 0.01 * case.seed, "offered_rps": 7.5, "load_growing": float(case.seed)})
 
     store = CaseStore(tmp_path)
     sample = seeded_sampler(RunConfig(slo=SloConfig(ttft_s=1.0)), runner, seeds=(0, 1), store=store)
-    assert sample(8.0) == [Sample(0.9, 7.5), Sample(0.91, 7.5)]
+    assert sample(8.0) == [Sample(0.9, 7.5), Sample(0.91, 7.5, load_growing=True)]
     assert [case.config.workload.rate_rps for case in ran] == [8.0, 8.0]
     assert [case.config.seed for case in ran] == [0, 1]
     sample(8.0)

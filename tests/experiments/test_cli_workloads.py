@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 
 from experiments.cli import run
+from workloads.synthetic.arrivals import ARRIVALS
+from workloads.synthetic.build import keys
+from workloads.synthetic.lengths import LENGTHS
+from workloads.synthetic.prefixes import SharedPrefix
 
 
 def test_the_list_has_bundled_and_public_workloads(capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,9 +48,25 @@ def test_what_synth_writes_can_be_simulated(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_equal_descriptions_and_seeds_give_equal_files(tmp_path: Path) -> None:
-    for name in ("a", "b"):
+    for name in ("a.parquet", "b.parquet"):
         assert run(["workloads", "synth", "--seed", "3", "--requests", "20", "--out", str(tmp_path / name)]) == 0
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def test_synth_writes_parquet_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["workloads", "synth", "--out", str(tmp_path / "x.csv")]) == 2
+    assert "workloads are written as parquet; name it x.parquet" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_help_of_synth_shows_every_kind_with_its_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["workloads", "synth", "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for kinds in (ARRIVALS, LENGTHS):
+        for kind, part in kinds.items():
+            assert f"{kind}:{keys(part)}" in shown
+    assert "--arrivals replayed:trace=..; optional: rate_factor=1.0" in shown
+    assert f"--prefix {keys(SharedPrefix)}" in shown
 
 
 def test_synth_does_not_overwrite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

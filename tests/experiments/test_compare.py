@@ -65,6 +65,7 @@ def test_every_workload_rate_and_variant_is_judged() -> None:
         _better_by(0.1),
         workloads={"a": {}, "b": {"workload": {"trace": "bundled:other"}}},
         rates=[1, 2, 4],
+        rate_key="rate_scale",
         variants={**TWO, "third": {}},
     )
     assert len(found.judgements) == 2 * 3 * 2
@@ -85,6 +86,14 @@ def test_a_metric_that_nobody_has_is_inconclusive() -> None:
     (judgement,) = _compare(lambda case: {}).judgements
     assert (judgement.verdict, judgement.difference, judgement.variant_mean) == ("inconclusive", None, None)
     assert "cannot be judged" in describe(judgement)
+
+
+@pytest.mark.parametrize(
+    ("rate_key", "said"), [("rate_rps", "default at 4 requests/s"), ("rate_scale", "default at 4 x the recorded rate")]
+)
+def test_a_verdict_says_what_its_rate_is(rate_key: str, said: str) -> None:
+    (judgement,) = _compare(_better_by(0.1), rates=[4], rate_key=rate_key).judgements
+    assert said in describe(judgement)
 
 
 def test_the_gate_lists_regressions_of_its_metrics_only() -> None:
@@ -160,7 +169,7 @@ def test_the_json_holds_verdicts_and_cases() -> None:
 
 
 def test_a_seed_draws_other_blocks_and_a_rate_scales_recorded_arrivals() -> None:
-    case = expand(_config(rates=[2.0], pairing={"kind": "blocks", "length_s": 30}))[-1]
+    case = expand(_config(rates=[2.0], rate_key="rate_scale", pairing={"kind": "blocks", "length_s": 30}))[-1]
     workload = case.config.workload
     assert (workload.rate_scale, workload.rate_rps, workload.resample_block_s) == (2.0, None, 30.0)
     assert (case.seed, case.config.seed) == (4, 4)
@@ -185,12 +194,13 @@ def test_later_layers_win_and_keep_what_they_do_not_name() -> None:
     ("changes", "message"),
     [
         ({"baselin": "old"}, "unknown key 'baselin'.*did you mean 'baseline'"),
-        ({"baseline": "odl"}, "baseline: 'odl' is not there; allowed: old, new"),
+        ({"baseline": "odl"}, "baseline: 'odl' is not there; did you mean 'old'\\? allowed: old, new"),
         ({"gate": ["goodput_rps"]}, "gate: 'goodput_rps' is not there; allowed: attainment"),
         ({"variants": {"only": {}}}, "variants"),
         ({"seeds": [1, 1]}, "seeds: every value may stand once"),
         ({"metrics": {"lane_utilisation": {}}}, "say which way is better"),
-        ({"rates": [0]}, r"rates\[0\]"),
+        ({"rates": [0], "rate_key": "rate_rps"}, r"rates\[0\]"),
+        ({"rates": [4]}, "rates: say what they set: `rate_key: rate_rps` .* or `rate_key: rate_scale`"),
         ({"sweep": {"label": "x", "values": {"a": 1, "b": 2}}}, "sweep.values: 'a' is not there; allowed: default"),
     ],
 )

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from experiments.config import ConfigError, RunConfig, WorkloadConfig
-from experiments.config_build import build_cluster, build_trace
+from experiments.config_build import build_cluster, build_trace, check_reports
 from experiments.config_file import parse
+from workloads.storage import save
 
 PROFILE = Path("vllm_runs") / "rtxpro6000_llama-3.1-8b"
 
@@ -90,3 +91,56 @@ def test_a_profile_of_another_model_is_refused() -> None:
         build_cluster(run_config(fleet={"hardware_profile": profile, "hardware": "rtx-pro-6000"}))
     fitting = run_config(fleet={"hardware_profile": profile, "hardware": "rtx-pro-6000", "model": "llama-3.1-8b"})
     assert "profiled" in build_cluster(fitting).instances[0].latency.name
+
+
+@pytest.mark.skipif("SEMIFLOW_CALIBRATION" not in os.environ, reason="SEMIFLOW_CALIBRATION is not set")
+def test_a_profile_brings_its_hardware_and_refuses_another() -> None:
+    profile = str(Path(os.environ["SEMIFLOW_CALIBRATION"]) / PROFILE)
+    fleet = {"hardware_profile": profile, "model": "llama-3.1-8b"}
+    named = build_cluster(run_config(fleet={**fleet, "hardware": "rtx-pro-6000"})).instances[0]
+    assert build_cluster(run_config(fleet=fleet)).instances[0].kv_blocks == named.kv_blocks
+    with pytest.raises(ConfigError, match=r"was measured on RTXPRO6000, but fleet\.hardware is a100-80g; leave"):
+        build_cluster(run_config(fleet={**fleet, "hardware": "a100-80g"}))
+
+
+def test_a_profile_of_no_named_hardware_asks_for_it(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text(
+        "batch_size,total_prefill_tokens,total_kv_read_tokens,latency_ms\n1,0,100,10\n1,100,100,10\n", encoding="utf-8"
+    )
+    with pytest.raises(ConfigError, match=r"give the hardware \(--hardware\) or the number of blocks"):
+        build_cluster(run_config(fleet={"hardware_profile": str(table)}))
+    for given in ({"kv_blocks": 77}, {"hardware": "h100"}):
+        assert build_cluster(run_config(fleet={"hardware_profile": str(table), **given})).instances[0].kv_blocks >= 77
+
+
+def test_blocks_too_short_for_the_trace_are_refused(tmp_path: Path) -> None:
+    slow = workload(trace="bundled:sharegpt-like", max_requests=10, rate_rps=0.001)
+    save(build_trace(slow, 0), tmp_path / "slow.parquet")
+    with pytest.raises(ConfigError, match=r"workload\.resample_block_s is 0\.001 s, over 1,000,000 blocks .* or more"):
+        build_trace(workload(trace=str(tmp_path / "slow.parquet"), resample_block_s=0.001), 0)
+
+
+def test_reports_too_frequent_for_the_trace_are_refused() -> None:
+    config = run_config(
+        workload={"max_requests": 10, "rate_rps": 0.001},
+        fleet={"groups": [{"count": 8, "role": "colocated"}]},
+        host={"report_period_s": 0.001},
+    )
+    trace, cluster = build_trace(config.workload, 0), build_cluster(config)
+    with pytest.raises(ConfigError, match=r"host\.report_period_s is 0\.001 s, over 10,000,000 reports of 8 instances"):
+        check_reports(trace, cluster)
+
+
+def test_arrivals_that_last_for_years_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"last .* s; allowed: at most 1e\+07 s; raise the rate"):
+        build_trace(workload(max_requests=10, rate_rps=1e-9), 0)
+
+
+def test_what_the_core_refuses_is_the_users_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> None:
+        raise ValueError("kv_blocks is 0; allowed: 1 or more")
+
+    monkeypatch.setattr("reference_impl.core.spec.InstanceSpec.__post_init__", refuse)
+    with pytest.raises(ConfigError, match="kv_blocks is 0; allowed: 1 or more"):
+        build_cluster(run_config())

@@ -74,23 +74,38 @@ def test_a_key_like_nothing_lists_what_is_allowed(tmp_path: Path) -> None:
             "fleet: {groups: [{count: 2, role: prefil}, {count: 2, role: decode}]}",
             "fleet.groups[0].role: 'prefil' is not",
         ),
-        ("fleet: {groups: []}", "fleet.groups: [] is not allowed: tuple should have at least 1 item"),
+        ("fleet: {groups: []}", "fleet.groups: [] is not allowed; allowed: 1 or more entries"),
         ("fleet: {groups: [{count: 2, role: prefill}]}", "fleet: prefill instances need decode instances"),
-        ("workload: 3", "workload: 3 is not allowed: expected keys and values"),
-        ("workload: {rate_scale: -1}", "workload.rate_scale: -1 is not allowed: input should be greater than 0"),
-        ("workload: {rate_scale: .nan}", "workload.rate_scale: nan is not allowed: input should be"),
+        ("workload: 3", "workload: 3 is not allowed; allowed: keys and values"),
+        ("workload: {rate_scale: -1}", "workload.rate_scale: -1 is not allowed; allowed: numbers above 0"),
+        ("workload: {rate_scale: .nan}", "workload.rate_scale: nan is not allowed; allowed: finite numbers"),
         ("workload: {rate_scale: 2, rate_rps: 3}", "workload: rate_scale and rate_rps exclude each other"),
         ("workload: {window_s: [9, 1]}", "workload: window_s must end after it starts, got [9"),
-        ("seed: '0'", "seed: '0' is not allowed: input should be a valid integer"),
+        ("seed: '0'", "seed: '0' is not allowed; allowed: whole numbers"),
         ("slo: {}", "slo: an SLO needs ttft_s, tpot_s or both"),
         ("policies: {partition: semi_pd}", "policies.partition 'semi_pd' needs an instance of role semi_pd"),
         ("[1, 2]", "expected keys and values at the top, found [1, 2]"),
-        ("seed: 1\nseed: 2", "not valid YAML: key 'seed' stands twice in"),
-        ("seed: [", "not valid YAML: "),
     ],
 )
 def test_what_is_not_allowed_is_refused_in_one_line(tmp_path: Path, text: str, expected: str) -> None:
     assert refusal(tmp_path, text).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("seed: 1\nseed: 2", ", line 2, column 1: not valid YAML: key 'seed' stands twice"),
+        ("seed: [", ", line 1, column 8: not valid YAML: "),
+        ("{[1]: 2}", ", line 1, column 2: not valid YAML: key [1] is no text"),
+        ("seed: 2024-99-99", ": not valid YAML: month must be in 1..12"),
+    ],
+)
+def test_broken_yaml_names_file_and_place(tmp_path: Path, text: str, expected: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load(path, RunConfig)
+    assert str(caught.value).startswith(f"{path}{expected}")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ from experiments.cases.model import Case, Outcome
 from experiments.compare import Comparison, compare
 from experiments.compare_config import CompareConfig
 from experiments.config_file import parse
-from experiments.report import Note, Part, render, write_report
+from experiments.report import Note, NoteTable, Part, horizon_text, render, write_report
 from experiments.report.axis import axis_of, telling_point
 from experiments.report.labels import metric_label, number
-from experiments.report.theme import palette
+from experiments.report.theme import palette, panels, plain_ticks
+from experiments.settled import LEGEND
 
 TWO = {"old": {"policies": {"dispatch": "round_robin"}}, "new": {"policies": {"dispatch": "random"}}}
 PROVENANCE = {
@@ -39,7 +40,8 @@ def _outcome(case: Case) -> Outcome:
 
 
 def _comparison(runner: Callable[[Case], Outcome] = _outcome, **changes: Any) -> Comparison:
-    content = {"base": {"slo": {"ttft_s": 1.0, "tpot_s": 0.1}}, "variants": TWO, "rates": [1, 2, 4], "seeds": [0, 1, 2]}
+    content: dict[str, Any] = {"base": {"slo": {"ttft_s": 1.0, "tpot_s": 0.1}}, "variants": TWO, "seeds": [0, 1, 2]}
+    content |= {"rates": [1, 2, 4], "rate_key": "rate_scale"}
     return compare(parse(CompareConfig, {**content, **changes}, "test"), runner=runner)
 
 
@@ -160,6 +162,54 @@ def test_a_sweep_becomes_the_axis() -> None:
 def test_the_axis_shows_the_rate_that_was_offered_not_the_scale() -> None:
     ((_, points),) = axis_of(_comparison()).panels
     assert [point.x for point in points] == [3.0, 6.0, 12.0]
+
+
+def test_the_axis_shows_a_rate_that_was_set_as_it_was_set() -> None:
+    ((_, points),) = axis_of(_comparison(rate_key="rate_rps")).panels
+    assert [point.x for point in points] == [1.0, 2.0, 4.0]
+
+
+def test_points_whose_load_was_still_growing_are_hollow_and_starred() -> None:
+    def growing(case: Case) -> Outcome:
+        found = _outcome(case)
+        unsettled = case.variant == "new" and case.rate == 4
+        return Outcome({**found.metrics, "load_growing": float(unsettled)}, found.curves)
+
+    settled, found = render(Part(_comparison())), render(Part(_comparison(growing)))
+    for said in (LEGEND, "Hollow points: the load was still growing at the last arrival."):
+        assert said in found
+        assert said not in settled
+    assert found.count(f'<span title="{LEGEND}">*</span>') == 2  # in the matrix and in the table of all metrics
+    hollow = re.compile(r'fill: #ffffff; stroke: ([^;"]*)')
+    figures = re.findall(r'<svg class="figure".*?</svg>', found, re.DOTALL)
+    assert palette(_comparison().config)["new"] in hollow.findall(figures[0])
+    assert not hollow.findall(settled)
+
+
+def test_the_horizon_of_the_runs_is_stated() -> None:
+    def long(case: Case) -> Outcome:
+        return Outcome({"attainment": 0.5, "arrived": 5000.0, "offered_rps": 50.0 / (case.rate or 1)})
+
+    comparison = _comparison(long)
+    assert horizon_text(comparison) == "5,000 requests per run, 100 to 400 s of arrivals"
+    assert horizon_text(comparison) in render(Part(comparison))
+
+
+def test_a_note_may_have_a_table_with_verdicts() -> None:
+    table = NoteTable(("gamma", "verdict"), (("0.1", ("worse", "-0.2 <b>")),))
+    found = render(Part(_comparison(rates=[1]), (Note("On gamma", "swept", table),)))
+    assert '<td data-label="gamma">0.1</td>' in found
+    assert '<span class="badge worse">worse</span> <span class="interval">-0.2 &lt;b&gt;</span>' in found
+
+
+@pytest.mark.parametrize(("low", "high"), [(15, 70), (18, 26), (20, 1000), (1, 100_000)])
+def test_a_log_scale_has_a_handful_of_plain_ticks(low: float, high: float) -> None:
+    ax = panels(1, 1, 2).axes[0]
+    ax.set_yscale("log")
+    ax.set_ylim(low, high)
+    plain_ticks(ax.yaxis, crowded=300)
+    shown = [value for value in ax.get_yticks() if low <= value <= high]
+    assert 4 <= len(shown) <= 9
 
 
 def test_details_are_shown_where_the_variants_differ_most() -> None:

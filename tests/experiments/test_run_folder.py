@@ -53,7 +53,7 @@ def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
 
 def test_force_replaces_the_old_content(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "old").touch()
+    (tmp_path / "run" / "manifest.json").touch()
     with new_folder(tmp_path / "run", force=True) as folder:
         (folder / "new").touch()
     assert names(tmp_path) == ["run"]
@@ -62,11 +62,37 @@ def test_force_replaces_the_old_content(tmp_path: Path) -> None:
 
 def test_a_failing_run_keeps_what_force_would_have_replaced(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "old").touch()
+    (tmp_path / "run" / "metrics.json").touch()
     with pytest.raises(RuntimeError, match="boom"), new_folder(tmp_path / "run", force=True):
         raise RuntimeError("boom")
     assert names(tmp_path) == ["run"]
-    assert names(tmp_path / "run") == ["old"]
+    assert names(tmp_path / "run") == ["metrics.json"]
+
+
+@pytest.mark.parametrize("foreign", ["notes.txt", "config.yaml/"])
+def test_force_replaces_no_folder_with_anything_else_in_it(tmp_path: Path, foreign: str) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "manifest.json").touch()
+    place = tmp_path / "run" / foreign
+    place.mkdir() if foreign.endswith("/") else place.touch()
+    with pytest.raises(ConfigError, match=f"holds '{foreign.rstrip('/')}', which no run of semiflow wrote"):
+        new_folder(tmp_path / "run", force=True).__enter__()
+    assert names(tmp_path / "run") == sorted(["manifest.json", foreign.rstrip("/")])
+    assert names(tmp_path) == ["run"]
+
+
+def test_a_symbolic_link_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with pytest.raises(ConfigError, match=f"is a symbolic link; name the folder itself, {tmp_path / 'real'}"):
+        new_folder(tmp_path / "link", force=True).__enter__()
+    assert names(tmp_path) == ["link", "real"]
+
+
+def test_the_current_folder_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="is the current folder"):
+        new_folder(Path("."), force=True).__enter__()
 
 
 def test_a_figure_that_is_no_number_is_not_written(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import random
+import re
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, asdict
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from policies.api import PolicyKind
 from policies.docs import HEADINGS, sections
 from policies.loading import load_class
-from policies.registry import BUILTIN, ParameterError, PolicySpec, UnknownPolicy, available
+from policies.registry import BUILTIN, ParameterError, PolicySpec, UnknownPolicy, available, survey
 
 Module = Callable[..., None]
 Package = Callable[[str, str], None]
@@ -188,7 +189,9 @@ def test_a_module_that_fails_at_import_shows_its_own_error(module: Module) -> No
     module("broken", "import does_not_exist_either")
     assert "importing broken failed: No module named 'does_not_exist_either'" in refusal("broken:Mine")
     module("worse", "raise RuntimeError('two\\nlines')")
-    assert "importing worse failed: RuntimeError: two lines" in refusal("worse:Mine")
+    assert "importing worse failed: RuntimeError: two lines (" in refusal("worse:Mine")
+    module("leaving", "x = 1\nraise SystemExit('bye')")
+    assert re.search(r"importing leaving failed: SystemExit: bye \(.*leaving\.py:2\)", refusal("leaving:Mine"))
 
 
 def test_a_missing_class_shows_the_classes_of_the_module(module: Module) -> None:
@@ -218,6 +221,12 @@ def test_a_class_of_another_kind_is_refused(module: Module) -> None:
         ("count: int = 0", "count: 'Missing' = 0", "an annotation cannot be read"),
         ("@dataclass\n", "@dataclass(frozen=True)\n", "must not be frozen"),
         ("def dispatch", "def __post_init__(self):\n        raise ValueError('no luck')\n    def dispatch", "no luck"),
+        (
+            "def dispatch",
+            "def __post_init__(self):\n        exit(0)\n    def dispatch",
+            "building it failed: SystemExit: 0",
+        ),
+        ("count: int = 0", "count: 'random.Missing' = 0", "an annotation cannot be read"),
     ],
 )
 def test_a_class_that_cannot_be_a_policy_is_refused(
@@ -228,6 +237,31 @@ def test_a_class_that_cannot_be_a_policy_is_refused(
     assert old in source
     (tmp_path / "my_router.py").write_text(source.replace(old, new))
     assert message in refusal("my_router:Mine")
+
+
+CLAIRVOYANT = """
+    from dataclasses import dataclass
+
+    @dataclass
+    class {cls}:
+        kind = "prediction"
+        name = "{name}"
+        oracle = True
+
+        def predict(self, request):
+            return request.oracle_output_tokens
+"""
+
+
+@pytest.mark.parametrize(("cls", "name"), [("Sharp", "sharp"), ("Sharp", "sharp_oracle"), ("SharpOracle", "sharp")])
+def test_a_predictor_that_sees_the_truth_must_say_so_in_every_name(module: Module, cls: str, name: str) -> None:
+    module("seer", CLAIRVOYANT.format(cls=cls, name=name))
+    assert "sees the true output length (oracle is True)" in refusal(f"seer:{cls}", "prediction")
+
+
+def test_an_oracle_that_is_called_one_is_a_predictor(module: Module) -> None:
+    module("seer", CLAIRVOYANT.format(cls="MyOracle", name="my_oracle"))
+    assert PolicySpec.parse("seer:MyOracle", "prediction").build(0).oracle
 
 
 def test_a_required_parameter_is_asked_for(module: Module, tmp_path: Path) -> None:
@@ -270,11 +304,24 @@ def test_a_name_taken_by_two_packages_is_an_error_that_names_both(module: Module
     assert "package two (my_router:Other)" in message
 
 
-def test_an_entry_point_without_a_kind_is_refused_in_a_listing(module: Module, package: Package) -> None:
-    module("kindless", "class Mine: pass")
-    package("my-plugin", "mine = kindless:Mine")
-    with pytest.raises(UnknownPolicy, match="must have a class attribute kind"):
-        available()
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [
+        ("class Mine: pass", "must have a class attribute kind"),
+        ("raise SystemExit(3)", "importing broken failed: SystemExit: 3"),
+        ("import does_not_exist_either", "No module named 'does_not_exist_either'"),
+    ],
+)
+def test_a_broken_entry_point_costs_the_listing_only_itself(
+    module: Module, package: Package, source: str, error: str
+) -> None:
+    module("broken", source)
+    module("my_router")
+    package("my-plugin", "mine = broken:Mine\nother = my_router:Mine")
+    listed, broken = survey()
+    assert {"round_robin", "other"} <= {info.name for info in listed}
+    assert [(entry.name, entry.origin) for entry in broken] == [("mine", "package my-plugin (broken:Mine)")]
+    assert error in broken[0].error
 
 
 # ------------------------------------------------------------------------------------------------------ listing

@@ -17,6 +17,7 @@ from workloads.trace import Trace
 from workloads.validate import TOKENS_ALLOWED
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
+_COLUMNS = dict(zip(("arrival_s", "prompt_tokens", "output_tokens"), HEADER.split(","), strict=True))
 _TIME = re.compile(
     r"(\d{4}-\d{2}-\d{2})[ T]([01]\d|2[0-3]):([0-5]\d):([0-5]\d)(?:\.(\d{1,9}))?(Z|[+-]\d{2}:[0-5]\d)?", re.ASCII
 )
@@ -31,7 +32,7 @@ def parse(source: str, data: bytes, name: str, metadata: Mapping[str, str], inva
         raise TraceError(f"{source}, line 1: {shown(lines[0])} is not the header of an Azure trace (allowed: {HEADER})")
     if lines[-1] == "":
         lines.pop()
-    raw = RawRows(source, from_zero=False)
+    raw = RawRows(source, source_columns=_COLUMNS, from_zero=False)
     first_ns: int | None = None
     zoned = False
     for number, line in enumerate(lines[1:], start=2):

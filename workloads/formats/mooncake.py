@@ -17,6 +17,7 @@ from workloads.validate import MAX_TOKENS, TOKENS_ALLOWED
 
 BLOCK_TOKENS = 512
 _KEYS = ("timestamp", "input_length", "output_length", "hash_ids")
+_COLUMNS = {"arrival_s": "timestamp", "prefix_ids": "hash_ids"}
 _IDS_ALLOWED = "a list of integers 0..2^63-1"
 _Row = tuple[float, int, int, tuple[int, ...]]
 
@@ -44,7 +45,7 @@ def parse(
             problems.append(Problem(number, bad.column, bad.value, bad.allowed))
     if not rows and not problems:
         raise TraceError(f"{source}: empty file (allowed: one JSON object per line with {', '.join(_KEYS)})")
-    raw = RawRows(source, block_tokens=block_tokens, label=numbers, problems=problems)
+    raw = RawRows(source, source_columns=_COLUMNS, block_tokens=block_tokens, label=numbers, problems=problems)
     raw.arrival_s = [row[0] for row in rows]
     raw.prompt_tokens = [row[1] for row in rows]
     raw.output_tokens = [row[2] for row in rows]

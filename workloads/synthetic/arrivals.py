@@ -32,7 +32,7 @@ class Poisson:
     rate_rps: float
 
     def __post_init__(self) -> None:
-        checks.positive(self, rate_rps=self.rate_rps)
+        checks.rate(self, rate_rps=self.rate_rps)
 
     def times_s(self, requests: int, rng: np.random.Generator) -> NDArray[np.float64]:
         """See :class:`Arrivals`."""
@@ -48,7 +48,7 @@ class Gamma:
     cv: float
 
     def __post_init__(self) -> None:
-        checks.positive(self, rate_rps=self.rate_rps)
+        checks.rate(self, rate_rps=self.rate_rps)
         checks.between(self, 1e-3, 1e3, cv=self.cv)
 
     def times_s(self, requests: int, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -64,7 +64,7 @@ class Constant:
     rate_rps: float
 
     def __post_init__(self) -> None:
-        checks.positive(self, rate_rps=self.rate_rps)
+        checks.rate(self, rate_rps=self.rate_rps)
 
     def times_s(self, requests: int, rng: np.random.Generator) -> NDArray[np.float64]:  # noqa: ARG002 - the protocol's signature
         """See :class:`Arrivals`. Draws nothing."""
@@ -85,7 +85,8 @@ class OnOff:
     cycle_s: float
 
     def __post_init__(self) -> None:
-        checks.positive(self, rate_rps=self.rate_rps, cycle_s=self.cycle_s)
+        checks.rate(self, rate_rps=self.rate_rps)
+        checks.positive(self, cycle_s=self.cycle_s)
         checks.between(self, 1e-6, 1.0, on_fraction=self.on_fraction)
 
     def times_s(self, requests: int, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -11,6 +11,20 @@ from workloads.errors import TraceError, shown
 T = TypeVar("T")
 
 
+def forms(kinds: Mapping[str, type[Any]]) -> list[str]:
+    """How each kind is written, from its fields: ``gamma:rate_rps=..,cv=..``."""
+    return [f"{kind}:{keys(part)}" for kind, part in kinds.items()]
+
+
+def keys(part: type[Any]) -> str:
+    """The keys of a part as text: ``trace=..; optional: rate_factor=1.0``, without what no ``key=value`` can say."""
+    known = [entry for entry in fields(part) if not str(entry.type).startswith("Points")]
+    needed = ",".join(f"{entry.name}=.." for entry in known if entry.default is MISSING)
+    with_default = [entry for entry in known if entry.default is not MISSING]
+    shown = ",".join(f"{entry.name}={'..' if entry.default is None else entry.default}" for entry in with_default)
+    return f"{needed}; optional: {shown}" if shown else needed
+
+
 def build_kind(where: str, kinds: Mapping[str, type[T]], value: object) -> T:
     """The part that ``value`` describes: a mapping with ``kind``, or a text ``kind:key=value,key=value``."""
     values = parse_text(where, value) if isinstance(value, str) else value

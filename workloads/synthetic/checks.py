@@ -10,12 +10,21 @@ from workloads.errors import TraceError, shown
 MAX_REQUESTS = 100_000_000
 """More than any machine simulates; a slip of the keyboard should not fill the memory."""
 
+_MAX_RATE_RPS = 1e6
+
 
 def positive(owner: object, **values: object) -> None:
     """Each value is a finite number greater than 0."""
     for name, value in values.items():
         if not (_is_number(value) and value > 0):
             raise TraceError(_refuse(owner, name, value, "finite numbers > 0"))
+
+
+def rate(owner: object, **values: object) -> None:
+    """Each value is a number of requests per second that a machine could be offered."""
+    for name, value in values.items():
+        if not (_is_number(value) and 0 < value <= _MAX_RATE_RPS):
+            raise TraceError(_refuse(owner, name, value, f"numbers > 0, at most {_MAX_RATE_RPS:,.0f}"))
 
 
 def between(owner: object, low: float, high: float, **values: object) -> None:

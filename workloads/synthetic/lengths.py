@@ -112,6 +112,11 @@ def shipped_table(name: str) -> Points:
     return tables[name]
 
 
+def shipped_tables() -> list[str]:
+    """The names that :func:`shipped_table` knows."""
+    return list(_tables())
+
+
 @cache
 def _tables() -> dict[str, Points]:
     text = (Path(__file__).parent.parent / "data" / "length_tables.json").read_text(encoding="utf-8")

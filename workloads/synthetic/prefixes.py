@@ -12,6 +12,7 @@ from workloads.errors import TraceError
 from workloads.prefix import FlatIds, PrefixIds, blocks, unflatten
 from workloads.synthetic import checks
 
+_MAX_IDS = 200_000_000
 _MAX_GROUPS = 10_000_000
 _MAX_PREFIX_TOKENS = 1 << 24
 
@@ -51,6 +52,9 @@ class SharedPrefix:
         shared = self.tokens // self.block_tokens
         counts = blocks(prompt_tokens, self.block_tokens)
         offsets = np.concatenate(([0], np.cumsum(counts)))
+        if offsets[-1] > _MAX_IDS:
+            allowed = f"at most {_MAX_IDS:,}; take fewer requests, shorter prompts or larger blocks"
+            raise TraceError(f"SharedPrefix: {offsets[-1]:,} prefix blocks in all (allowed: {allowed})")
         position = np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts)
         own = self.groups * shared + np.arange(offsets[-1])
         common = np.repeat(group * shared, counts) + position

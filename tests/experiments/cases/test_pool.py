@@ -41,6 +41,11 @@ def test_an_error_in_a_process_reaches_the_caller(tmp_path: Path) -> None:
         run_cases([_case(0), _case(1)], failing, CaseStore(tmp_path), processes=2)
 
 
+def test_a_process_that_ends_without_a_word_is_the_users_to_know() -> None:
+    with pytest.raises(ConfigError, match="a worker process ended without a word"):
+        run_cases([_case(0), _case(1)], ending, processes=2)
+
+
 def test_more_than_two_processes_are_refused() -> None:
     with pytest.raises(ValueError, match="allowed: 1 to 2"):
         run_cases([], process_id, processes=3)
@@ -48,6 +53,10 @@ def test_more_than_two_processes_are_refused() -> None:
 
 def process_id(case: Case) -> Outcome:
     return Outcome({"pid": float(os.getpid()), "seed": float(case.seed)})
+
+
+def ending(_: Case) -> Outcome:
+    os._exit(3)
 
 
 def failing(case: Case) -> Outcome:

@@ -86,6 +86,16 @@ def test_head_dim_may_differ_from_hidden_over_heads(config: Any) -> None:
         ({"architectures": None}, "key 'architectures' is missing"),
         ({"quantization_config": {"bits": 4}}, "quantization_config is set"),
         ({"sliding_window": 4096}, "sliding_window=4096 is not modelled"),
+        ({"sliding_window": "long"}, "sliding_window is 'long'; it must be a positive integer"),
+        ({"num_key_value_heads": 5}, "32 heads and 5 KV heads; these must divide those"),
+        ({"num_key_value_heads": 0}, "num_key_value_heads is 0; it must be a positive integer"),
+        ({"num_attention_heads": 48}, "hidden_size 4096 is no multiple of num_attention_heads 48; give head_dim"),
+        ({"hidden_size": 16}, "hidden_size 16 is no multiple of num_attention_heads 32"),
+        ({"head_dim": 0}, "head_dim is 0; it must be a positive integer"),
+        ({"torch_dtype": "float8_e4m3fn"}, "torch_dtype is 'float8_e4m3fn'; only bfloat16 and float16"),
+        ({"dtype": "float32"}, "dtype is 'float32'; only bfloat16 and float16"),
+        ({"num_local_experts": 8}, "num_local_experts is 8; a mixture of experts is not modelled"),
+        ({"kv_lora_rank": 512}, r"kv_lora_rank is 512; latent attention \(MLA\) is not modelled"),
     ],
 )
 def test_what_cannot_be_costed_is_refused(config: Any, changes: dict[str, Any], message: str) -> None:
@@ -95,6 +105,12 @@ def test_what_cannot_be_costed_is_refused(config: Any, changes: dict[str, Any], 
 
 def test_a_window_that_is_switched_off_is_no_window(config: Any) -> None:
     path = config(architectures=["Qwen2ForCausalLM"], sliding_window=4096, use_sliding_window=False)
+    assert model(path).layers == 32
+
+
+def test_a_byte_order_mark_is_no_error(config: Any) -> None:
+    path: Path = config(torch_dtype="bfloat16")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert model(path).layers == 32
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from reference_impl.events import Event
-from reference_impl.metrics import RunLog, per_request
+from reference_impl.metrics import RunLog, per_request, timeline
 from reference_impl.metrics.resources import kv_use, lane_utilisation, prefix_hit_ratio
 
 MakeRun = Callable[..., RunLog]
@@ -27,6 +27,25 @@ def test_kv_use_of_overlapping_lanes_counts_the_pool_once(make_run: MakeRun) -> 
         Event(4.0, "finish", 0, 0, tokens=1),
     ]
     assert kv_use(make_run(events, instances=[semi_pd]))["kv_use_mean"] == pytest.approx((4 * 1 + 6 * 3) / 40)
+
+
+def test_kv_use_holds_while_the_other_lane_is_under_way(make_run: MakeRun) -> None:
+    """A decode starts first and ends last; the prefill within it reports in between."""
+    semi_pd = {"id": 0, "role": "semi_pd", "kv_blocks": 10}
+    events = [
+        Event(0.0, "arrive", 0, tokens=4),
+        Event(4.0, "run", None, 0, "prefill", 4, 0, 3.0, 1, 4.0, kv_blocks=6),
+        Event(10.0, "run", None, 0, "decode", 0, 1, 1.0, 1, 10.0, kv_blocks=5),
+        Event(12.0, "run", None, 0, "decode", 0, 1, 11.0, 1, 12.0, kv_blocks=2),
+        Event(12.0, "finish", 0, 0, tokens=3),
+    ]
+    run = make_run(events, instances=[semi_pd])
+    computing_from_1_to_4, to_10, idle_to_11_then_to_12 = 6 * 3.0, 5 * 6.0, 2 * 1.0
+    expected = (computing_from_1_to_4 + to_10 + idle_to_11_then_to_12) / (10 * 12.0)
+    assert kv_use(run)["kv_use_mean"] == pytest.approx(expected)
+    shown = timeline(run, points=25).kv_use  # every half second
+    assert shown is not None
+    assert shown[[1, 4, 7, 12, 21, 23]].tolist() == pytest.approx([0, 0.6, 0.6, 0.5, 0, 0.2])
 
 
 def test_kv_use_is_absent_without_pool_sizes_or_samples(make_run: MakeRun, two_requests: list[Event]) -> None:

@@ -110,14 +110,68 @@ def test_a_request_that_is_preempted_the_moment_it_is_handed_over_takes_no_part(
         [
             Event(0.0, "arrive", 0, tokens=8),
             Event(1.0, "prefilled", 0, 0, tokens=1),
-            Event(2.0, "preempt", 0, 1, tokens=1),  # the log puts preempt before transfer
             Event(2.0, "transfer", 0, 1, tokens=8, start_s=1.0),
+            Event(2.0, "preempt", 0, 1, tokens=1),
             Event(3.0, "run", None, 1, "decode", 0, 1, 2.0, 1, 3.0),
             Event(4.0, "prefilled", 0, 0, tokens=2),
             Event(4.0, "finish", 0, 0, tokens=2),
         ]
     )
     assert token_times(run, 0).tolist() == [1.0, 4.0]
+
+
+@pytest.mark.parametrize(("ahead_ns", "tokens"), [(0.4, 3), (1.0, 2)])
+def test_a_hand_over_joins_the_iteration_that_starts_in_its_nanosecond_and_none_before(
+    make_run: MakeRun, ahead_ns: float, tokens: int
+) -> None:
+    """Simulated: a transfer that ends 1 ns after an iteration has begun misses it."""
+    start_s = 0.307920134
+    run = make_run(
+        [
+            Event(0.0, "arrive", 0, tokens=8),
+            Event(0.2, "prefilled", 0, 0, tokens=1),
+            Event(start_s + ahead_ns * 1e-9, "transfer", 0, 1, tokens=8, start_s=0.25),
+            Event(1.0, "run", None, 1, "decode", 0, 1, start_s, 1, 1.0),
+            Event(2.0, "run", None, 1, "decode", 0, 1, 1.0, 1, 2.0),
+            Event(2.0, "finish", 0, 1, tokens=tokens),
+        ]
+    )
+    assert len(token_times(run, 0)) == tokens
+    check(run, rebuild(run))
+
+
+def test_a_preemption_in_the_nanosecond_of_the_hand_over_ends_it(make_run: MakeRun) -> None:
+    """The transfer's own time may be the later one by a fraction of the nanosecond that both fall into."""
+    run = make_run(
+        [
+            Event(0.0, "arrive", 0, tokens=8),
+            Event(1.0, "prefilled", 0, 0, tokens=1),
+            Event(2.0, "preempt", 0, 1, tokens=1),
+            Event(2.0 + 3e-10, "transfer", 0, 1, tokens=8, start_s=1.0),
+            Event(3.0, "run", None, 1, "decode", 0, 1, 2.0, 1, 3.0),
+            Event(4.0, "prefilled", 0, 0, tokens=2),
+            Event(4.0, "finish", 0, 0, tokens=2),
+        ]
+    )
+    assert token_times(run, 0).tolist() == [1.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "tokens"),
+    [(("pause", "resume"), 3), (("resume", "pause"), 1), (("pause", "resume", "preempt"), 1)],
+)
+def test_changes_of_one_moment_count_in_the_order_of_their_rows(
+    make_run: MakeRun, changes: tuple[str, ...], tokens: int
+) -> None:
+    run = make_run(
+        [
+            Event(0.0, "arrive", 0, tokens=8),
+            Event(1.0, "prefilled", 0, 0, tokens=1),
+            *(Event(1.0, kind, 0, 0, tokens=1) for kind in changes),
+            Event(3.0, "run", None, 0, "mixed", 0, 1, 1.0, 2, 2.0, 1.0, 0.0),
+        ]
+    )
+    assert len(token_times(run, 0)) == tokens
 
 
 def test_rounding_of_a_boundary_does_not_lose_a_token(make_run: MakeRun) -> None:

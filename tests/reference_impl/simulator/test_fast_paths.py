@@ -217,7 +217,7 @@ def test_fast_paths_equal_plain_stepping(deploy: Deploy, latency: Any, data: st.
     dispatch = data.draw(st.sampled_from(DISPATCH))
 
     def spec() -> ClusterSpec:  # policies keep state: each run gets its own
-        policy = Choosy() if dispatch == "choosy" else PolicySpec.parse(dispatch, "dispatch").build(3)
+        policy: Any = Choosy() if dispatch == "choosy" else PolicySpec.parse(dispatch, "dispatch").build(3)
         made = replace(deploy(*roles, **options), dispatch=policy)
         if batch == FUSSY:
             made = replace(made, instances=tuple(replace(i, batch=lambda seed: Fussy()) for i in made.instances))

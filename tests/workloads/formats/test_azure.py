@@ -45,10 +45,13 @@ def test_the_last_line_may_end_or_not_and_gzip_is_seen_through(end: bytes) -> No
 
 
 BAD_ROWS = [
-    (b"2023-11-16 18:15:51,0,44", r"column prompt_tokens: 0 is not allowed \(allowed: integers 1\.\."),
-    (b"2023-11-16 18:15:51,-3,44", "column prompt_tokens: -3"),
-    (b"2023-11-16 18:15:51,12,0", "column output_tokens: 0"),
-    (b"2023-11-16 18:15:51,12,9999999999", "column output_tokens: 9999999999"),
+    (
+        b"2023-11-16 18:15:51,0,44",
+        r"column prompt_tokens \(ContextTokens\): 0 is not allowed \(allowed: integers 1\.\.",
+    ),
+    (b"2023-11-16 18:15:51,-3,44", r"column prompt_tokens \(ContextTokens\): -3"),
+    (b"2023-11-16 18:15:51,12,0", r"column output_tokens \(GeneratedTokens\): 0"),
+    (b"2023-11-16 18:15:51,12,9999999999", r"column output_tokens \(GeneratedTokens\): 9999999999"),
     (b"2023-11-16 18:15:51,12," + b"9" * 5_000, "column GeneratedTokens: '9999"),
     (b"2023-11-16 18:15:51,1.5,44", r"column ContextTokens: '1\.5'"),
     (b"2023-11-16 18:15:51,nan,44", "column ContextTokens: 'nan'"),
@@ -64,7 +67,7 @@ BAD_ROWS = [
     (b"2023-11-16 18:15:60,12,3", "column TIMESTAMP"),
     (b"2023-11-16 18:15:51.1234567890,12,3", "column TIMESTAMP"),
     (b"2023-11-16 18:15:51+00:00,12,3", "column TIMESTAMP: .*a time zone in all rows or in none"),
-    (b"2023-11-16 18:15:40,12,3", "column arrival_s: -6.68.*ascending"),
+    (b"2023-11-16 18:15:40,12,3", r"column arrival_s \(TIMESTAMP\): -6.68.*ascending"),
 ]
 
 

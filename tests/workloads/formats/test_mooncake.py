@@ -46,7 +46,7 @@ BAD_ROWS = [
     (row(ids=[0, 2**63]), "column hash_ids: 9223372036854775808"),
     (row(ids=[0, [1]]), r"column hash_ids: \[1\]"),
     (row(ids="01"), "column hash_ids: '01'"),
-    (row(ids=[7, 1]), r"column prefix_ids: \(7, 1\) .*chained"),
+    (row(ids=[7, 1]), r"column prefix_ids \(hash_ids\): \(7, 1\) .*chained"),
     ('{"timestamp": 0, "input_length": 4}', "column output_length: None .*JSON object with"),
     ('{"timestamp": 0, "input_le', "column row: .*one JSON object per line"),
     ("[]", "column row"),
@@ -69,7 +69,7 @@ def test_a_bad_row_is_refused_or_dropped(bad: str, message: str) -> None:
 
 def test_rows_out_of_order_are_refused_or_as_few_as_possible_dropped() -> None:
     rows = [row(0), row(9_000), row(1_000), row(2_000), row(2_000)]
-    with pytest.raises(TraceError, match=r"line 2, column arrival_s: 9\.0 .*ascending"):
+    with pytest.raises(TraceError, match=r"line 2, column arrival_s \(timestamp\): 9\.0 .*ascending"):
         read(*rows)
     assert read(*rows, invalid="drop").arrival_s.tolist() == [0.0, 1.0, 2.0, 2.0]
 

@@ -109,7 +109,8 @@ def test_every_kind_is_listed_under_its_name() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Poisson(0.0), r"Poisson: rate_rps=0\.0 \(allowed: finite numbers > 0\)"),
+        (lambda: Poisson(0.0), r"Poisson: rate_rps=0\.0 \(allowed: numbers > 0, at most 1,000,000\)"),
+        (lambda: Poisson(1e7), "rate_rps=10000000"),
         (lambda: Poisson(float("inf")), "rate_rps=inf"),
         (lambda: Poisson(10**400), "rate_rps=1000"),
         (lambda: Poisson(True), "rate_rps=True"),

@@ -1,0 +1,74 @@
+"""Which hardware a fleet runs on: its cost model, and the KV blocks that its memory has room for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from experiments.config import DEFAULT_HARDWARE, ConfigError, FleetConfig
+
+if TYPE_CHECKING:
+    from reference_impl.latency import Hardware, ModelShape, Profiled, Table
+    from reference_impl.latency.api import LatencyModel
+
+
+def build_costs(fleet: FleetConfig) -> tuple[LatencyModel, int]:
+    """The measured profile if one is named, else the roofline; and the KV blocks of an instance.
+
+    Raises ConfigError where profile, hardware and model contradict each other or leave the memory open.
+    """
+    from reference_impl.latency import hardware, model, profile, roofline
+
+    shape = model(fleet.model)
+    if fleet.hardware_profile is None:
+        device = hardware(fleet.hardware or DEFAULT_HARDWARE)
+        analytic = roofline(device, shape, tp=fleet.tp, backend=fleet.backend)
+        return analytic, fleet.kv_blocks or _kv_blocks(fleet, device, shape)
+    measured = profile(fleet.hardware_profile, fleet.tp)
+    profiled = _profiled_device(fleet, measured)
+    _check_model(fleet, measured, shape)
+    return measured, fleet.kv_blocks or _kv_blocks(fleet, profiled, shape)
+
+
+def _profiled_device(fleet: FleetConfig, measured: Profiled | Table) -> Hardware | None:
+    """The device whose memory counts: the configured one, else the profile's; None where neither is known."""
+    from reference_impl.latency import Profiled, hardware
+
+    profiled = measured.profile.device if isinstance(measured, Profiled) else ""
+    if fleet.hardware is None:
+        return measured.hardware if isinstance(measured, Profiled) else None
+    given = hardware(fleet.hardware)
+    if profiled and _plain(profiled) != _plain(given.name):
+        raise ConfigError(
+            f"fleet.hardware_profile {fleet.hardware_profile} was measured on {profiled}, but fleet.hardware is "
+            f"{given.name}; leave the hardware out to take the profile's"
+        )
+    return given
+
+
+def _plain(device: str) -> str:
+    """``RTX-PRO-6000`` and ``RTXPRO6000`` are one device."""
+    return "".join(filter(str.isalnum, device.lower()))
+
+
+def _check_model(fleet: FleetConfig, measured: Profiled | Table, shape: ModelShape) -> None:
+    from reference_impl.latency import Profiled
+
+    if isinstance(measured, Profiled) and measured.model.kv_bytes_per_token != shape.kv_bytes_per_token:
+        raise ConfigError(
+            f"fleet.hardware_profile {fleet.hardware_profile} is of {measured.model.name}, but fleet.model is "
+            f"{shape.name}; set the model to {measured.model.name}"
+        )
+
+
+def _kv_blocks(fleet: FleetConfig, device: Hardware | None, shape: ModelShape) -> int:
+    """What the device's memory holds beside the weights."""
+    from reference_impl.latency import kv_pool_blocks
+
+    if device is None:
+        raise ConfigError(
+            f"the hardware of fleet.hardware_profile {fleet.hardware_profile} is unknown, and with it how many KV "
+            "blocks fit; give the hardware (--hardware) or the number of blocks (--kv-blocks)"
+        )
+    return kv_pool_blocks(
+        device, shape, fleet.tp, block_tokens=fleet.block_tokens, memory_fraction=fleet.memory_fraction
+    )
