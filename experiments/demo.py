@@ -9,6 +9,7 @@ from pathlib import Path
 from experiments.compare import Comparison, compare
 from experiments.compare_config import CompareConfig
 from experiments.config_file import load
+from experiments.preflight import check_out
 from experiments.report import Note, NoteRow, NoteTable, Part, horizon_text, metric_label
 from experiments.settled import LEGEND, MARK, any_growing, still_growing
 from experiments.stats import Verdict
@@ -45,6 +46,7 @@ def run_demo(
 
     ``seeds`` and ``requests`` make it smaller than configured.
     """
+    check_out(out, out / REPORT)
     wanted = [_smaller(load(_CONFIGS / name, CompareConfig), seeds, requests) for name in _NAMES]
     policies, contention = (
         compare(config, out, processes=_PROCESSES, progress=progress, source=name)

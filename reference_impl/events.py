@@ -64,7 +64,7 @@ _FLUSH_ROWS = 65_536
 
 
 class Event(NamedTuple):
-    """One row of the log. Hosts may append plain tuples of this shape."""
+    """One row of the log, as it is read back."""
 
     time_s: float
     kind: str
@@ -140,7 +140,6 @@ class EventLog:
         self.reject: list[tuple[Any, ...]] = []
         self.admit: list[tuple[Any, ...]] = []
         self.partition: list[tuple[Any, ...]] = []
-        self.rows_written = 0
         self._gathered: dict[str, dict[str, list[NDArray[Any]]]] = {}
         self._gathered_rows = 0
         self._texts: dict[str | None, int] = {None: -1}
@@ -163,7 +162,6 @@ class EventLog:
             return
         gathered = {kind: self._gathered[kind] for kind in ROW_FIELDS if kind in self._gathered}
         table = interleaved(gathered, [text for text in self._texts if text is not None], self._schema)
-        self.rows_written += table.num_rows
         self._gathered = {}
         self._gathered_rows = 0
         self._texts = {None: -1}

@@ -15,7 +15,7 @@ from reference_impl.core.failure import RAISED, policy_failure
 from reference_impl.core.iteration import Iteration
 from reference_impl.core.lane import Lane
 from reference_impl.core.plan import apply_plan
-from reference_impl.core.prefix import Node, PrefixIndex
+from reference_impl.core.prefix import PrefixIndex
 from reference_impl.core.sequence import Sequence
 from reference_impl.core.spec import InstanceSpec
 
@@ -76,11 +76,10 @@ class Instance:
         self.handovers: list[Sequence] = []
         """Prefilled sequences that another instance has to decode; the host takes them away."""
         self.dropped: list[Sequence] = []
-        """Preempted since the host last looked; the host clears it."""
+        """Preempted since the host last looked; the host clears it. Those of a decode instance must be prefilled
+        elsewhere, the others wait here."""
         self.inbound = 0
         """Prefilled requests that are promised to this instance and have no blocks here yet."""
-        self.returned: list[Sequence] = []
-        """Preempted sequences that must be prefilled elsewhere; the host takes them away."""
 
     # ------------------------------------------------------------------------------------------------ work comes in
 
@@ -128,9 +127,9 @@ class Instance:
     def plan(self, lane: Lane, now_s: float) -> Iteration | None:
         """Ask the lane's policy for its next iteration and reserve its memory; None: the lane has nothing to run.
 
-        Needs token counts only, no token values, so it may be called one iteration ahead of :meth:`complete`.
-        Raises PolicyError for a decision that cannot be carried out. Everything but the free blocks is checked before
-        anything changes; those only after the preemptions that the plan names.
+        Needs token counts only, no token values. Raises PolicyError for a decision that cannot be carried out.
+        Everything but the free blocks is checked before anything changes; those only after the preemptions that the
+        plan names.
         """
         lane.now_s = now_s
         if lane.incoming:
@@ -189,8 +188,7 @@ class Instance:
     def complete(self, iteration: Iteration, finished: Collection[int], now_s: float) -> None:
         """Apply an outcome: every prefill that ended and every decode has its token; ``finished`` have their last.
 
-        ``finished`` are request ids of this iteration.  Sequences to hand over or to return are left in
-        :attr:`handovers` and :attr:`returned`.
+        ``finished`` are request ids of this iteration.  Sequences to hand over are left in :attr:`handovers`.
         """
         lane = iteration.lane
         ended = iteration.ended
@@ -221,7 +219,7 @@ class Instance:
     def _finish(self, sequence: Sequence, lane: Lane, now_s: float) -> None:
         self.log.finish.append((now_s, sequence.request_id, self.instance_id, lane.kind, sequence.tokens_out))
         self.running -= 1
-        self.give_back(sequence.path, sequence.blocks, sequence.own_blocks)
+        self._give_back(sequence)
 
     # --------------------------------------------------------------------------------------------------- preemption
 
@@ -237,24 +235,23 @@ class Instance:
                 self.waiting_tokens -= remaining
         self.running -= 1
         self.preemptions += 1
-        self.give_back(sequence.path, sequence.blocks, sequence.own_blocks)
+        self._give_back(sequence)
         sequence.restart()
         self.log.change.append(
             (now_s, "preempt", sequence.request_id, self.instance_id, lane.kind, sequence.tokens_out, reason)
         )
         self.dropped.append(sequence)
-        if self.prefill_lane is None:
-            self.returned.append(sequence)
-        else:
+        if self.prefill_lane is not None:
             self.prefill_lane.enqueue(sequence, first=True)
             self.waiting_tokens += sequence.target_tokens
         self.changed = True
 
-    def give_back(self, path: list[Node], named: list[int], own_blocks: int) -> None:
+    def _give_back(self, sequence: Sequence) -> None:
         """Return a sequence's blocks: its own to the pool, its prefix to the cache."""
-        self.pool.release(named, own_blocks - len(named))
-        if path:
-            self.index.release(path)
+        named = sequence.blocks
+        self.pool.release(named, sequence.own_blocks - len(named))
+        if sequence.path:
+            self.index.release(sequence.path)
 
     def name_blocks(self, sequence: Sequence) -> list[int]:
         """The ids of all KV blocks of a running sequence, in order of position: its row of the block table."""
@@ -264,11 +261,11 @@ class Instance:
         sequence.blocks += self.pool.name(own - len(sequence.blocks))
         return [block for node in sequence.path for block in node.blocks] + sequence.blocks
 
-    def dismiss(self, context_tokens: int, path: list[Node], named: list[int], own_blocks: int) -> None:
-        """A sequence whose KV now lives on another instance leaves this one."""
+    def dismiss(self, sequence: Sequence) -> None:
+        """A sequence that was handed over, or refused at hand-over, leaves this instance."""
         self.running -= 1
-        self.resting_tokens -= context_tokens
-        self.give_back(path, named, own_blocks)
+        self.resting_tokens -= sequence.computed_tokens
+        self._give_back(sequence)
         self.changed = True
 
     # ------------------------------------------------------------------------------------------------ prefix caching

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from policies.api import Dispatch, Reject
 from reference_impl.core.instance import Instance
-from reference_impl.core.prefix import Node
 from reference_impl.core.sequence import Sequence
 from reference_impl.simulator.order import ARRIVALS
 
@@ -22,13 +21,6 @@ class _Parcel:
 
     sequence: Sequence
     source: Instance
-    path: list[Node]
-    named: list[int]
-    own_blocks: int
-
-
-def _parcel(sequence: Sequence, source: Instance) -> _Parcel:
-    return _Parcel(sequence, source, sequence.path, sequence.blocks, sequence.own_blocks)
 
 
 class Handovers:
@@ -48,7 +40,7 @@ class Handovers:
     def collect(self, instance: Instance) -> None:
         """Take what ``instance`` hands over; the decode instances are chosen when the policy is asked next."""
         for sequence in instance.handovers:
-            self.unrouted.append(_parcel(sequence, instance))
+            self.unrouted.append(_Parcel(sequence, instance))
         instance.handovers.clear()
         self._sim.asking.soon()
 
@@ -87,7 +79,7 @@ class Handovers:
         """The source gets its blocks back and may go on with what waits for them."""
         source = parcel.source
         self._sim.settle(source, now_s)
-        source.dismiss(parcel.sequence.computed_tokens, parcel.path, parcel.named, parcel.own_blocks)
+        source.dismiss(parcel.sequence)
         self._sim.wake(self._sim.runs[source.instance_id][0], now_s)
         self._sim.touch(source)
 

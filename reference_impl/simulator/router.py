@@ -97,7 +97,7 @@ class Router:
             if type(decision.instance_id) is not int or decision.instance_id not in cluster.place:
                 self._refuse(request, decision, f"one of the instances {sorted(cluster.place)}")
             chosen = decision.decode_instance_id
-            if chosen is not None and chosen not in self._decode.place:
+            if chosen is not None and (type(chosen) is not int or chosen not in self._decode.place):
                 self._refuse(request, decision, f"one of the decode instances {sorted(self._decode.place)} or none")
             if decision.reason is not None and type(decision.reason) is not str:
                 self._refuse(request, decision, "a text as reason, or none")

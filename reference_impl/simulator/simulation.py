@@ -262,7 +262,7 @@ class Simulation:
         return run.outstanding_blocks() + other.outstanding_blocks() <= run.instance.pool.available
 
     def _push(self, run: LaneRun) -> None:
-        heappush(self.heap, (int(run.end_s(run.count) * 1e9 + 0.5), COMPLETIONS, run.order, run.version, run))
+        heappush(self.heap, (time_key(run.end_s(run.count)), COMPLETIONS, run.order, run.version, run))
 
     def _complete(self, run: LaneRun) -> None:
         iteration = run.iteration
@@ -308,11 +308,10 @@ class Simulation:
             for sequence in instance.dropped:
                 tokens = sequence.tokens_out
                 self.front_door.notify("preempted", now_s, sequence.request_id, instance.instance_id, tokens)
-        instance.dropped.clear()
-        returned = list(instance.returned)
-        instance.returned.clear()
-        for sequence in returned:
-            self.front_door.submit(sequence, now_s)
+        dropped, instance.dropped = instance.dropped, []
+        if instance.prefill_lane is None:
+            for sequence in dropped:
+                self.front_door.submit(sequence, now_s)
 
     def _tell(self, run: LaneRun, iteration: Iteration, finished: list[int], now_s: float) -> None:
         """Report first tokens and finishes to whoever keeps count."""

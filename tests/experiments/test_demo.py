@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from experiments.config import ConfigError
 from experiments.demo import ASSUMPTION, Demo, as_text, contention_lines, run_demo
 from experiments.settled import LEGEND
 
@@ -76,3 +79,11 @@ def test_a_second_run_takes_the_finished_cases(demo: Demo, monkeypatch: pytest.M
     monkeypatch.setattr("experiments.run.execute", refuse)
     again = run_demo(demo.page.parent, seeds=2, requests=REQUESTS)
     assert again.policies.judgements == demo.policies.judgements
+
+
+def test_a_page_that_is_no_report_of_ours_is_left_alone(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    page.write_text("my thesis", encoding="utf-8")
+    with pytest.raises(ConfigError, match="is no report of semiflow's"):
+        run_demo(tmp_path, seeds=1, requests=10)
+    assert page.read_text(encoding="utf-8") == "my thesis"

@@ -13,7 +13,8 @@ import pytest
 
 from experiments.config import ConfigError
 from experiments.validate import Latencies, compare, validate_vllm_run
-from reference_impl.latency import ProfileError, Work, profile
+from reference_impl.latency import Profiled, ProfileError, Work, profile
+from reference_impl.latency.llmservingsim import read_profile
 
 RUN = "rtxpro6000_llama-3.1-8b"
 LLMSERVINGSIM = {("ttft", "mean"): 0.040, ("ttft", "p90"): 0.044, ("tpot", "mean"): 0.010, ("e2e", "mean"): 0.018}
@@ -70,6 +71,14 @@ def test_the_real_run_is_met_better_than_by_llmservingsim(real_run: Path) -> Non
     assert [round(row["real"], 2) for row in figures] == [7.10, 16.85, 32.46, 28.20]
     errors = {(row["metric"], row["statistic"]): abs(row["relative_error"]) for row in figures}
     assert {key: error for key, error in errors.items() if error > LLMSERVINGSIM[key]} == {}
+
+
+def test_the_error_that_the_profile_states_is_the_one_that_is_measured(real_run: Path) -> None:
+    stated = Profiled(read_profile(real_run)).provenance
+    for row in validate_vllm_run(real_run):
+        name = row["metric"].upper()
+        name = f"mean {name}" if row["statistic"] == "mean" else f"P90 {name}"
+        assert f"{name} {100 * row['relative_error']:+.1f} %" in stated
 
 
 def test_a_run_that_its_profile_explains_has_no_error(small_run: Path) -> None:

@@ -231,6 +231,18 @@ def test_dispatch_to_an_unknown_instance_is_refused(deploy: Deploy, requests: Re
         rows(spec, requests((0.0, 10, 2)))
 
 
+def test_a_decode_instance_that_is_no_whole_number_is_refused(deploy: Deploy, requests: Requests) -> None:
+    class Half(Wrong):
+        """Chooses a float as decode instance."""
+
+        def dispatch(self, request: object, cluster: object) -> object:
+            return Dispatch(0, 1.0)  # type: ignore[arg-type]
+
+    spec = replace(deploy("prefill", "decode"), dispatch=Half())  # type: ignore[arg-type]
+    with pytest.raises(PolicyError, match=r"one of the decode instances \[1\] or none"):
+        rows(spec, requests((0.0, 10, 2)))
+
+
 @pytest.mark.parametrize("period_s", [None, 0.05])
 def test_a_policy_that_never_serves_ends_in_an_error_not_in_a_hang(
     deploy: Deploy, requests: Requests, period_s: float | None
