@@ -12,18 +12,14 @@ from experiments.config import RunConfig
 from experiments.config_build import build_cluster, build_contention, build_trace, check_reports
 from experiments.config_file import to_yaml
 from experiments.manifest import environment, semiflow_version
-from experiments.run_folder import new_folder, write_json
+from experiments.run_folder import RUN_FILES, new_folder, write_json
 
 if TYPE_CHECKING:
     from reference_impl.core.spec import ClusterSpec, Slo
     from reference_impl.simulator import Summary
     from workloads.trace import Trace
 
-EVENTS = "events.parquet"
-METRICS = "metrics.json"
-VLLM_BENCH = "vllm_bench.json"
-CONFIG = "config.yaml"
-MANIFEST = "manifest.json"
+CONFIG, MANIFEST, EVENTS, METRICS, VLLM_BENCH = RUN_FILES
 _COUNTS = ("arrived", "completed", "rejected", "unfinished", "preemptions", "warmup_requests", "load_growing")
 Progress = Callable[[int, int], None]
 """Called now and then with (requests done, requests in all)."""

@@ -218,9 +218,13 @@ class Simulation:
         run.idle_until_s = None
         if other is not None and other.holding:
             other.settle(other.completed_by(now_s, self.key, self.rank))
+        preemptions = instance.preemptions
         iteration = instance.plan(run.lane, now_s)
-        if other is not None and other.holding and other.outstanding_blocks() > instance.pool.available:
-            self.stop_soon(other)
+        if other is not None:
+            if other.holding and other.outstanding_blocks() > instance.pool.available:
+                self.stop_soon(other)
+            if other.iteration is None and instance.preemptions > preemptions:
+                self.wake(other, now_s)  # it may have the dropped ones to prefill, and their blocks to do so
         if iteration is None:
             run.iteration = None
             return
@@ -250,7 +254,8 @@ class Simulation:
     def _begin(self, run: LaneRun) -> None:
         """An idle lane plans: all that arrived at this moment is in its queue."""
         now_s = run.idle_until_s
-        assert now_s is not None
+        if now_s is None:
+            return  # it has been asked meanwhile, at this very moment
         self.now_s = max(self.now_s, now_s)
         self.start(run, now_s)
         if run.other is not None:

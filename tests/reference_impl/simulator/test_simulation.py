@@ -298,6 +298,28 @@ def test_a_plan_that_only_preempts_is_followed_by_another(deploy: Deploy, reques
     assert times(events, "finish")[0] == pytest.approx(0.02 + 0.02 + 0.01 + 103e-4 + 0.02)
 
 
+def test_what_the_decode_lane_drops_wakes_an_idle_prefill_lane(deploy: Deploy, requests: Requests) -> None:
+    class Impatient(Lazy):
+        """On the decode lane: drop a sequence when it has one token, the first time."""
+
+        done = False
+
+        def plan(self, lane: Any) -> BatchPlan:
+            for sequence in lane.waiting:
+                return BatchPlan((Chunk(sequence.request_id, sequence.target_tokens),))
+            if lane.kind == "decode" and not self.done:
+                self.done = True
+                return BatchPlan(decode=False, preempt=(0,))
+            return BatchPlan()
+
+    spec = deploy("semi_pd", partition="none")
+    policy = Impatient()
+    spec = replace(spec, instances=tuple(replace(i, batch=lambda seed: policy) for i in spec.instances))
+    summary, events = rows(spec, requests((0.0, 100, 3)))
+    assert (summary.finished, summary.preemptions) == (1, 1)
+    assert [event["time_s"] for event in events if event["kind"] == "admit"] == pytest.approx([0.0, 0.02])
+
+
 def test_decodes_that_a_plan_leaves_out_are_not_forgotten(deploy: Deploy, requests: Requests) -> None:
     class PromptsFirst(Lazy):
         """One prompt at a time; decodes only once nothing waits."""
