@@ -19,7 +19,8 @@ from experiments.cases.model import Case, Runner
 from experiments.cases.pool import Progress, run_cases
 from experiments.cases.store import CaseStore
 from experiments.cases.traffic import PairingConfig, RateKey, with_traffic
-from experiments.config import ConfigError, RunConfig
+from experiments.config import RunConfig
+from experiments.config_base import ConfigError
 
 Status = Literal["found", "below_lowest", "above_highest"]
 _NOISE = 0.01

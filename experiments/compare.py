@@ -15,7 +15,7 @@ from experiments.cases.simulated import Simulated
 from experiments.cases.store import CaseStore
 from experiments.cases.traffic import RateKey
 from experiments.compare_config import CompareConfig, expand
-from experiments.config import ConfigError
+from experiments.config_base import ConfigError
 from experiments.preflight import check_gate, check_runs
 from experiments.stats import Interval, Verdict, interval, judge
 

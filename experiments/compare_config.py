@@ -13,7 +13,8 @@ from pydantic import Field, model_validator
 
 from experiments.cases.model import Case
 from experiments.cases.traffic import PairingConfig, RateKey, with_traffic
-from experiments.config import ConfigError, NonNegative, Rate, RunConfig, Seed, StrictModel
+from experiments.config import RunConfig
+from experiments.config_base import ConfigError, NonNegative, Rate, Seed, StrictModel
 from experiments.config_file import parse
 
 Overrides = dict[str, Any]

@@ -8,37 +8,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-# The upper bounds are beyond any use; they turn a slip of the keyboard into a message, where it would fill the memory.
-MAX_RATE = 1e6
-MAX_INSTANCES = 10_000
-MAX_SECONDS = 1e9
-MIN_PERIOD_S = 1e-3
-DEFAULT_HARDWARE = "a100-80g"
-Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
-Rate = Annotated[float, Field(gt=0, le=MAX_RATE, allow_inf_nan=False)]
-Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
-PositiveSeconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
-Period = Annotated[float, Field(ge=MIN_PERIOD_S, le=MAX_SECONDS, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Gamma = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
-RoleName = Literal["colocated", "prefill", "decode", "semi_pd"]
-
-
-def _count(most: int) -> Any:
-    """The bounds of a whole number from 1 on."""
-    return Field(ge=1, le=most)
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be meant: names the file, the key, the value and what is allowed."""
-
-
-class StrictModel(BaseModel):
-    """Frozen; an unknown key fails, since a misspelt setting must not be lost quietly; "8" is not 8."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+from experiments.config_base import (
+    MAX_INSTANCES,
+    Gamma,
+    Period,
+    PositiveSeconds,
+    Rate,
+    RoleName,
+    Seconds,
+    Seed,
+    StrictModel,
+    count_field,
+)
+from experiments.config_serve import ServeConfig
 
 
 class WorkloadConfig(StrictModel):
@@ -55,7 +39,7 @@ class WorkloadConfig(StrictModel):
     """Only arrivals in [start, end), shifted to start at 0."""
     resample_block_s: Period | None = None
     """Block bootstrap in time: blocks of this length, drawn by the seed, so that recorded arrivals vary with it."""
-    max_requests: Annotated[int, _count(10_000_000)] | None = None
+    max_requests: Annotated[int, count_field(10_000_000)] | None = None
     rate_scale: Rate | None = None
     """Divides the arrival times."""
     rate_rps: Rate | None = None
@@ -75,7 +59,7 @@ class WorkloadConfig(StrictModel):
 class GroupConfig(StrictModel):
     """Instances of one role."""
 
-    count: Annotated[int, _count(MAX_INSTANCES)]
+    count: Annotated[int, count_field(MAX_INSTANCES)]
     role: RoleName
 
 
@@ -88,17 +72,17 @@ class FleetConfig(StrictModel):
     hardware: str | None = None
     """None: that of the ``hardware_profile`` if there is one, else :data:`DEFAULT_HARDWARE`."""
     model: str = "llama-2-7b"
-    tp: Annotated[int, _count(1024)] = 1
+    tp: Annotated[int, count_field(1024)] = 1
     backend: str = "vllm"
     hardware_profile: str | None = None
     """A measured table in place of the roofline."""
-    kv_blocks: Annotated[int, _count(10**9)] | None = None
+    kv_blocks: Annotated[int, count_field(10**9)] | None = None
     """KV blocks of an instance; None: what the hardware has left beside the weights."""
-    block_tokens: Annotated[int, _count(65_536)] = 16
+    block_tokens: Annotated[int, count_field(65_536)] = 16
     memory_fraction: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.9
     """Part of the devices' memory that the engine may use."""
-    max_sequences: Annotated[int, _count(1_000_000)] = 256
-    max_batch_tokens: Annotated[int, _count(100_000_000)] = 8192
+    max_sequences: Annotated[int, count_field(1_000_000)] = 256
+    max_batch_tokens: Annotated[int, count_field(100_000_000)] = 8192
     prefix_caching: bool = True
 
     @model_validator(mode="after")
@@ -186,6 +170,8 @@ class RunConfig(StrictModel):
     contention: ContentionConfig = ContentionConfig()
     link: LinkConfig = LinkConfig()
     host: HostConfig = HostConfig()
+    serve: ServeConfig | None = None
+    """What only the live deployment needs; the simulator does not look at it."""
     seed: Seed = 0
 
     @model_validator(mode="after")

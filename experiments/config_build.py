@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from experiments.config import ConfigError, ContentionConfig, LinkConfig, RunConfig, WorkloadConfig
+from experiments.config import ContentionConfig, LinkConfig, RunConfig, WorkloadConfig
+from experiments.config_base import ConfigError
 from experiments.config_costs import build_costs
 
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from experiments.config import DEFAULT_HARDWARE, ConfigError, FleetConfig
+from experiments.config import FleetConfig
+from experiments.config_base import DEFAULT_HARDWARE, ConfigError
 
 if TYPE_CHECKING:
     from reference_impl.latency import Hardware, ModelShape, Profiled, Table

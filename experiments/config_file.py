@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from experiments.config import ConfigError
+from experiments.config_base import ConfigError
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from experiments.cases.model import Case
 from experiments.compare_config import CompareConfig
-from experiments.config import ConfigError, RunConfig
+from experiments.config import RunConfig
+from experiments.config_base import ConfigError
 from experiments.config_build import build_cluster, build_trace, check_reports
 
 if TYPE_CHECKING:

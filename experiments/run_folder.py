@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.config import ConfigError
+from experiments.config_base import ConfigError
 
 RUN_FILES = ("config.yaml", "manifest.json", "events.parquet", "metrics.json", "vllm_bench.json")
 """What a run's folder holds; only a folder that holds nothing else may be replaced."""

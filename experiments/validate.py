@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from experiments.config import ConfigError
+from experiments.config_base import ConfigError
 from experiments.vllm_run import EngineSettings, Record, read_requests, read_settings
 
 if TYPE_CHECKING:

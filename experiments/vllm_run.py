@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.config import ConfigError
+from experiments.config_base import ConfigError
 
 if TYPE_CHECKING:
     from numpy import float64, int32

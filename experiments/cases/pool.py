@@ -10,7 +10,7 @@ from multiprocessing import get_context
 
 from experiments.cases.model import Case, Outcome, Runner
 from experiments.cases.store import CaseStore
-from experiments.config import ConfigError
+from experiments.config_base import ConfigError
 
 MAX_PROCESSES = 2
 Progress = Callable[[int, int], None]

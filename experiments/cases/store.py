@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.cases.model import Case, Outcome
-from experiments.config import ConfigError
+from experiments.config_base import ConfigError
 
 
 @dataclass(frozen=True)

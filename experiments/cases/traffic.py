@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from experiments.config import ConfigError, Period, RunConfig, StrictModel
+from experiments.config import RunConfig
+from experiments.config_base import ConfigError, Period, StrictModel
 
 RateKey = Literal["rate_rps", "rate_scale"]
 

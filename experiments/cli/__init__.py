@@ -87,7 +87,7 @@ def _told(error: Exception) -> str | None:
 
 def _user_errors() -> tuple[type[Exception], ...]:
     """Imported only once something failed: they would cost start-up time."""
-    from experiments.config import ConfigError
+    from experiments.config_base import ConfigError
     from policies.api import PolicyError
     from policies.registry import ParameterError, UnknownPolicy
     from reference_impl.latency.errors import ProfileError

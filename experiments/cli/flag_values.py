@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from experiments.config import ConfigError, RoleName
+from experiments.config_base import ConfigError, RoleName
 
 
 def window(text: str) -> tuple[float, float]:

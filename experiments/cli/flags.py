@@ -11,7 +11,8 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from experiments.cli import flag_values as values
-from experiments.config import DEFAULT_HARDWARE, RunConfig
+from experiments.config import RunConfig
+from experiments.config_base import DEFAULT_HARDWARE
 from experiments.config_file import key_path, load, parse
 
 PANELS = {

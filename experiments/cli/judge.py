@@ -14,7 +14,8 @@ import typer
 
 from experiments.cli.flags import takes_run_config
 from experiments.cli.progress import progress
-from experiments.config import MAX_RATE, ConfigError, RunConfig
+from experiments.config import RunConfig
+from experiments.config_base import MAX_RATE, ConfigError
 
 if TYPE_CHECKING:
     from experiments.capacity import Capacity, Probe

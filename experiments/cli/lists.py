@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from experiments.config import ConfigError
+from experiments.config_base import ConfigError
 
 if TYPE_CHECKING:
     from policies.registry import PolicyInfo

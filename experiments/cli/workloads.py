@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from experiments.config import ConfigError
+from experiments.config_base import ConfigError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

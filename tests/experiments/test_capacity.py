@@ -8,7 +8,8 @@ import pytest
 from experiments.capacity import Capacity, Sample, find_capacity, seeded_sampler
 from experiments.cases.model import Case, Outcome
 from experiments.cases.store import CaseStore
-from experiments.config import ConfigError, RunConfig, SloConfig
+from experiments.config import RunConfig, SloConfig
+from experiments.config_base import ConfigError
 
 
 def _search(attainment: Callable[[float], float], lowest: float = 1.0, highest: float = 64.0) -> Capacity:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from experiments.cli.flags import FLAGS, resolve
-from experiments.config import ConfigError, RunConfig
+from experiments.config import RunConfig
+from experiments.config_base import ConfigError
 from experiments.config_file import to_yaml
 
 

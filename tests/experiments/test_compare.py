@@ -10,7 +10,7 @@ import pytest
 from experiments.cases.model import Case, Outcome
 from experiments.compare import Comparison, compare, describe, gate
 from experiments.compare_config import CompareConfig, expand, merge
-from experiments.config import ConfigError
+from experiments.config_base import ConfigError
 from experiments.config_file import parse
 
 SLO = {"slo": {"ttft_s": 1.0}}

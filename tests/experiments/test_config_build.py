@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.config import ConfigError, RunConfig, WorkloadConfig
+from experiments.config import RunConfig, WorkloadConfig
+from experiments.config_base import ConfigError
 from experiments.config_build import build_cluster, build_trace, check_reports
 from experiments.config_file import parse
 from workloads.storage import save

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from experiments.config import ConfigError, RunConfig
+from experiments.config import RunConfig
+from experiments.config_base import ConfigError
 from experiments.config_file import load, parse, to_yaml
 
 
@@ -64,7 +65,7 @@ def test_a_misspelt_key_within_a_list_names_its_place(tmp_path: Path) -> None:
 def test_a_key_like_nothing_lists_what_is_allowed(tmp_path: Path) -> None:
     message = refusal(tmp_path, "zzz: 1")
     assert "did you mean" not in message
-    assert "allowed: contention, fleet, host, link, policies, seed, slo, workload" in message
+    assert "allowed: contention, fleet, host, link, policies, seed, serve, slo, workload" in message
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.config import ConfigError
+from experiments.config_base import ConfigError
 from experiments.demo import ASSUMPTION, Demo, as_text, contention_lines, run_demo
 from experiments.settled import LEGEND
 

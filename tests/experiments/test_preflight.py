@@ -9,7 +9,7 @@ import pytest
 
 from experiments.compare import compare
 from experiments.compare_config import CompareConfig
-from experiments.config import ConfigError
+from experiments.config_base import ConfigError
 from experiments.config_file import parse
 from experiments.preflight import check_out
 

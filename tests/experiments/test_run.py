@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.config import ConfigError, RunConfig
+from experiments.config import RunConfig
+from experiments.config_base import ConfigError
 from experiments.config_file import load, parse
 from experiments.run import CONFIG, EVENTS, MANIFEST, METRICS, VLLM_BENCH, execute
 from reference_impl.metrics import read

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.config import ConfigError
+from experiments.config_base import ConfigError
 from experiments.run_folder import new_folder, write_json
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.config import ConfigError
+from experiments.config_base import ConfigError
 from experiments.validate import Latencies, compare, validate_vllm_run
 from reference_impl.latency import Profiled, ProfileError, Work, profile
 from reference_impl.latency.llmservingsim import read_profile

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from experiments.config import ConfigError
+from experiments.config_base import ConfigError
 from experiments.vllm_run import read_requests, read_settings
 
 ENGINE = {"tensor_parallel_size": 2, "max_num_seqs": 128, "max_num_batched_tokens": 2048, "max_model_len": None}

@@ -8,7 +8,8 @@ import pytest
 from experiments.cases.model import Case, Outcome
 from experiments.cases.pool import run_cases
 from experiments.cases.store import CaseStore
-from experiments.config import ConfigError, RunConfig, WorkloadConfig
+from experiments.config import RunConfig, WorkloadConfig
+from experiments.config_base import ConfigError
 
 
 def _case(seed: int, variant: str = "a") -> Case:
