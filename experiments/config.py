@@ -158,6 +158,10 @@ class HostConfig(StrictModel):
     """An instance reports its state this often; None: whenever its batch changes."""
     report_delay_s: Seconds = 0.0
     partition_switch_s: Seconds = 0.0
+    plan_ahead: bool = False
+    """A lane's next iteration is planned when the one before it starts; else when that one has ended."""
+    dispatch_delay_s: Seconds = 0.0
+    """From the dispatch decision to the instance's queue."""
 
 
 class RunConfig(StrictModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from experiments.config import ContentionConfig, LinkConfig, RunConfig, WorkloadConfig
@@ -77,8 +78,25 @@ def _check_blocks(trace: Trace, block_s: float) -> None:
         )
 
 
-def check_reports(trace: Trace, cluster: ClusterSpec) -> None:
-    """Raises ConfigError where the instances would report so often that the simulation does little else."""
+def check_traffic(trace: Trace, cluster: ClusterSpec) -> None:
+    """Raises ConfigError where the trace and the cluster do not go together."""
+    _check_reports(trace, cluster)
+    _check_prefix_blocks(trace, cluster)
+
+
+def _check_prefix_blocks(trace: Trace, cluster: ClusterSpec) -> None:
+    """A prefix id has to stand for whole KV blocks, where they are reused."""
+    covered, caching = trace.prefix_block_tokens, (spec for spec in cluster.instances if spec.prefix_caching)
+    odd = next((spec.block_tokens for spec in caching if covered is not None and covered % spec.block_tokens), None)
+    if odd is not None:
+        raise ConfigError(
+            f"a prefix id of {trace.name} stands for {covered} prompt tokens, a KV block for {odd}; allowed: whole KV "
+            "blocks per prefix id; choose --block-tokens (fleet.block_tokens) so, or --no-prefix-caching"
+        )
+
+
+def _check_reports(trace: Trace, cluster: ClusterSpec) -> None:
+    """The simulation would do little else than report."""
     period_s, instances = cluster.report_period_s, len(cluster.instances)
     if period_s is not None and trace.duration_s * instances > period_s * _MAX_REPORTS:
         raise ConfigError(
@@ -115,6 +133,8 @@ def _cluster(config: RunConfig) -> ClusterSpec:
         report_period_s=host.report_period_s,
         report_delay_s=host.report_delay_s,
         partition_switch_s=host.partition_switch_s,
+        plan_ahead=host.plan_ahead,
+        dispatch_delay_s=host.dispatch_delay_s,
         seed=config.seed,
     )
 
@@ -129,11 +149,13 @@ def build_contention(given: ContentionConfig) -> ContentionModel:
 def _instances(config: RunConfig) -> tuple[InstanceSpec, ...]:
     from policies.registry import PolicySpec
     from reference_impl.core.spec import InstanceSpec
-    from reference_impl.latency import model
+    from reference_impl.latency import Measured, model
 
     fleet = config.fleet
     shape = model(fleet.model)
     latency, kv_blocks = build_costs(fleet)
+    if isinstance(latency, Measured):
+        shape = replace(shape, bytes_per_value=latency.bytes_per_value)
     batch = PolicySpec.parse(config.policies.batch, kind="batch")
     partition = PolicySpec.parse(config.policies.partition, kind="partition")
     contention = build_contention(config.contention)

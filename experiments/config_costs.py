@@ -8,7 +8,7 @@ from experiments.config import FleetConfig
 from experiments.config_base import DEFAULT_HARDWARE, ConfigError
 
 if TYPE_CHECKING:
-    from reference_impl.latency import Hardware, ModelShape, Profiled, Table
+    from reference_impl.latency import Hardware, Measured, ModelShape, Profiled, Table
     from reference_impl.latency.api import LatencyModel
 
 
@@ -30,7 +30,7 @@ def build_costs(fleet: FleetConfig) -> tuple[LatencyModel, int]:
     return measured, fleet.kv_blocks or _kv_blocks(fleet, profiled, shape)
 
 
-def _profiled_device(fleet: FleetConfig, measured: Profiled | Table) -> Hardware | None:
+def _profiled_device(fleet: FleetConfig, measured: Profiled | Table | Measured) -> Hardware | None:
     """The device whose memory counts: the configured one, else the profile's; None where neither is known."""
     from reference_impl.latency import Profiled, hardware
 
@@ -51,9 +51,14 @@ def _plain(device: str) -> str:
     return "".join(filter(str.isalnum, device.lower()))
 
 
-def _check_model(fleet: FleetConfig, measured: Profiled | Table, shape: ModelShape) -> None:
-    from reference_impl.latency import Profiled
+def _check_model(fleet: FleetConfig, measured: Profiled | Table | Measured, shape: ModelShape) -> None:
+    from reference_impl.latency import Measured, Profiled
 
+    if isinstance(measured, Measured) and measured.model != fleet.model:
+        raise ConfigError(
+            f"fleet.hardware_profile {fleet.hardware_profile} is of {measured.model}, but fleet.model is {fleet.model};"
+            " set the model to the profile's, or profile this one: semiflow profile"
+        )
     if isinstance(measured, Profiled) and measured.model.kv_bytes_per_token != shape.kv_bytes_per_token:
         raise ConfigError(
             f"fleet.hardware_profile {fleet.hardware_profile} is of {measured.model.name}, but fleet.model is "

@@ -12,7 +12,7 @@ from experiments.cases.model import Case
 from experiments.compare_config import CompareConfig
 from experiments.config import RunConfig
 from experiments.config_base import ConfigError
-from experiments.config_build import build_cluster, build_trace, check_reports
+from experiments.config_build import build_cluster, build_trace, check_traffic
 
 if TYPE_CHECKING:
     from reference_impl.core.spec import ClusterSpec
@@ -43,7 +43,7 @@ def check_runs(config: CompareConfig, cases: Sequence[Case], source: str) -> Non
             traffic = len(clusters[cell].instances), case.config.workload.model_dump_json(exclude=_RATES)
             if traffic not in opened:
                 opened.add(traffic)
-                check_reports(build_trace(case.config.workload, case.seed), clusters[cell])
+                check_traffic(build_trace(case.config.workload, case.seed), clusters[cell])
         except ValueError as error:
             raise ConfigError(f"{source}: variant {case.variant!r}, workload {case.workload!r}: {error}") from error
 

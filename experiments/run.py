@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.config import RunConfig
-from experiments.config_build import build_cluster, build_contention, build_trace, check_reports
+from experiments.config_build import build_cluster, build_contention, build_trace, check_traffic
 from experiments.config_file import to_yaml
+from experiments.decisions import Recorded, recording
 from experiments.manifest import environment, semiflow_version
 from experiments.run_folder import RUN_FILES, new_folder, write_json
 
@@ -35,8 +36,15 @@ class RunResult:
     manifest: Mapping[str, Any]
 
 
-def execute(config: RunConfig, out: Path, progress: Progress | None = None, *, force: bool = False) -> RunResult:
-    """Simulate ``config`` into the folder ``out``, which appears complete or not at all.
+def execute(
+    config: RunConfig,
+    out: Path,
+    progress: Progress | None = None,
+    *,
+    force: bool = False,
+    decisions: Recorded = "none",
+) -> RunResult:
+    """Simulate ``config`` into the folder ``out``, which appears complete or not at all. ``decisions`` are recorded.
 
     Raises ConfigError if ``out`` is taken (unless ``force``), TraceError, UnknownPolicy, ParameterError or
     ProfileError for what the configuration names, PolicyError for a decision that the host cannot follow.
@@ -44,10 +52,11 @@ def execute(config: RunConfig, out: Path, progress: Progress | None = None, *, f
     with new_folder(out, force) as folder:
         started = time.perf_counter(), time.process_time()
         trace, cluster = build_trace(config.workload, config.seed), build_cluster(config)
-        check_reports(trace, cluster)
-        summary = simulate_to(folder / EVENTS, config, cluster, trace, progress)
+        check_traffic(trace, cluster)
+        with recording(cluster, config, folder, decisions) as watched:
+            summary = simulate_to(folder / EVENTS, config, watched, trace, progress)
         spent = {"wall_s": time.perf_counter() - started[0], "cpu_s": time.process_time() - started[1]}
-        metrics = _write_metrics(folder, cluster.slo)
+        metrics = write_metrics(folder, cluster.slo)
         manifest = {
             **environment(),
             "seed": config.seed,
@@ -101,7 +110,8 @@ def log_metadata(config: RunConfig, cluster: ClusterSpec, trace: Trace) -> dict[
     }
 
 
-def _write_metrics(folder: Path, slo: Slo | None) -> Mapping[str, float]:
+def write_metrics(folder: Path, slo: Slo | None) -> Mapping[str, float]:
+    """Every figure of the event log in ``folder``, written beside it."""
     from reference_impl.metrics import read, summarise, vllm_bench_json
 
     run = read(folder / EVENTS)

@@ -14,7 +14,9 @@ from typing import Any
 from experiments.config_base import ConfigError
 
 RUN_FILES = ("config.yaml", "manifest.json", "events.parquet", "metrics.json", "vllm_bench.json")
-"""What a run's folder holds; only a folder that holds nothing else may be replaced."""
+REQUESTS = "requests.jsonl"
+DECISIONS = "decisions*.jsonl"
+"""What a run's folder holds, and what it may hold; only a folder that holds nothing else may be replaced."""
 
 
 @contextlib.contextmanager
@@ -55,12 +57,16 @@ def _refuse_taken(target: Path, force: bool) -> None:
     entries = sorted(target.iterdir())
     if entries and not force:
         raise ConfigError(f"{target}: the folder is not empty; choose another one or replace it with --force")
-    foreign = [path.name for path in entries if path.name not in RUN_FILES or not path.is_file() or path.is_symlink()]
+    foreign = [path.name for path in entries if not _is_ours(path) or not path.is_file() or path.is_symlink()]
     if foreign:
         raise ConfigError(
             f"{target}: holds {foreign[0]!r}, which no run of semiflow wrote, so --force does not replace it; "
             f"choose another folder (a run's holds {', '.join(RUN_FILES)})"
         )
+
+
+def _is_ours(path: Path) -> bool:
+    return path.name in (*RUN_FILES, REQUESTS) or path.match(DECISIONS)
 
 
 def _replace(partial: Path, target: Path) -> None:

@@ -23,6 +23,10 @@ _NUMPY: dict[pa.DataType, type[np.generic]] = {
 }
 
 
+_NULL = np.iinfo(np.int32).min
+"""Stands for null among whole numbers until they are a column."""
+
+
 def column(cells: Sequence[Any], type_: pa.DataType, texts: dict[str | None, int]) -> NDArray[Any]:
     """Cells of one kind and field as numbers; a text becomes its place in ``texts`` (which grows).
 
@@ -32,7 +36,10 @@ def column(cells: Sequence[Any], type_: pa.DataType, texts: dict[str | None, int
         for text in dict.fromkeys(cells):
             texts.setdefault(text, len(texts) - 1)
         cells = list(map(texts.__getitem__, cells))
-    return np.array(cells, _NUMPY[type_])
+    try:
+        return np.array(cells, _NUMPY[type_])
+    except TypeError:
+        return np.array([_NULL if cell is None else cell for cell in cells], _NUMPY[type_])
 
 
 def interleaved(gathered: Gathered, texts: list[str], schema: pa.Schema) -> pa.Table:
@@ -69,7 +76,7 @@ def _array(
     for kind, columns in blocks.items():
         if field.name in columns:
             values[where[kind]] = columns[field.name]
-            present[where[kind]] = True
+            present[where[kind]] = True if field.type == pa.float64() else columns[field.name] != _NULL
     if is_text:
         return _texts(values, texts)
     return pa.Array.from_buffers(field.type, count, [_bitmap(present), pa.py_buffer(values)])

@@ -1,7 +1,6 @@
 """The one event log: what every host emits, and how every token time is rebuilt from it.
 
-One row per event; within a row group ordered by time and, within one moment, by kind (:data:`ROW_FIELDS`). Columns that
-do not apply hold null. The columns:
+One row per event. Columns that do not apply hold null. The columns:
 
 ========== ======= ==========================================================================================
 time_s     float64 when it happened; of a run: the end of its last iteration
@@ -29,10 +28,15 @@ The kinds:
                On a colocated or semi-PD instance it takes part in the decodes of that instance from here on
 ``transfer``   its KV was handed over to ``instance`` between start_s and time_s; tokens = tokens of KV;
                it takes part in the decodes of that instance from here on
+``join``       it takes part in the decodes of ``instance`` only from here on, not since its ``prefilled`` or
+               ``transfer`` row: an iteration that began in between had been planned before; tokens = tokens generated
 ``pause`` / ``resume``  a plan skips this decode / takes it back; tokens = tokens generated so far
 ``preempt``    dropped from ``instance``; tokens = tokens generated so far; it will be admitted again
-``finish``     its last token; tokens = output tokens
-``reject``     refused or failed for good; reason says why
+``lost``       dropped because ``instance`` failed; tokens = tokens that its client was given so far; it will be
+               dispatched again
+``token``      its client was given tokens; tokens = tokens given, these included
+``finish``     its last token; tokens = output tokens; no instance: it ended on its way from one to another
+``reject``     refused, failed for good, or given up by its client; reason says why
 ``run``        ``iterations`` equal iterations of one lane; tokens = prompt tokens computed in all of them,
                batch = decodes in each
 ``partition``  the shares of ``instance`` changed; tokens = prefill percent, batch = decode percent
@@ -41,6 +45,19 @@ End of iteration j = 1, 2, ... of a run: ``first_end_s + (j-1) step_s + growth_s
 are: one at each of its ``prefilled`` rows, and one at the end of each iteration with decodes that its instance's
 decode lane (``mixed`` or ``decode``) started and ended while the request took part; an iteration that starts in the
 moment in which the request joins is one of them. Times that round to the same nanosecond are one moment.
+
+Where instances fail, their rows may say more than happened, or, when they went with the instance, less:
+
+- Up to a ``lost`` row the request has the number of tokens that the row says: the first ones of those above count, and
+  where rows are missing, the missing tokens count at the moment of the ``lost`` row. A ``finish`` before it is void.
+- What ``instance`` says of the request after a ``lost`` row is void, until it is dispatched or handed over there again.
+- ``token`` rows say what a client saw, and stand in place of all of the above up to the last of them. They are what a
+  client logs that measures a server from outside; a front door may log them before a ``lost`` row. Tokens of one row
+  came together: there is one gap between two rows, however many tokens they carry.
+
+A row may be logged later than others of its time: within a row group rows are ordered by time and, within one moment,
+by kind (:data:`ROW_FIELDS`), but where several processes log, a row group may hold rows that are older than the row
+group before it. Whoever needs the order sorts (``metrics.read`` does).
 """
 
 from __future__ import annotations
@@ -48,7 +65,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -107,6 +124,7 @@ ROW_FIELDS: dict[str, tuple[str, ...]] = {
         *("first_end_s", "step_s", "growth_s", "kv_blocks"),
     ),
     "prefilled": ("time_s", "request", "instance", "lane", "tokens"),
+    "token": ("time_s", "request", "tokens"),
     "finish": ("time_s", "request", "instance", "lane", "tokens"),
     "transfer": ("time_s", "request", "instance", "lane", "tokens", "start_s"),
     "change": ("time_s", "kind", "request", "instance", "lane", "tokens", "reason"),
@@ -126,14 +144,18 @@ class EventLog:
     A host appends tuples shaped by :data:`ROW_FIELDS` to the list of a kind (``log.run.append(...)``) and calls
     :meth:`flush_if_full` now and then.  As a context manager: on a clean exit the file appears under its final
     name, on an error nothing is left behind.  ``path=None`` keeps the rows in memory (:meth:`table`).
+
+    Of several processes each appends to a log of its own; what one gives away (:meth:`take`), another one puts into the
+    log that is written (:meth:`put`).
     """
 
     def __init__(self, path: Path | None, metadata: Mapping[str, Any] | None = None) -> None:
         self.run: list[tuple[Any, ...]] = []
         self.prefilled: list[tuple[Any, ...]] = []
+        self.token: list[tuple[Any, ...]] = []
         self.finish: list[tuple[Any, ...]] = []
         self.change: list[tuple[Any, ...]] = []
-        """``preempt``, ``pause`` and ``resume``, which one moment can bring in any order."""
+        """``join``, ``pause``, ``resume``, ``preempt`` and ``lost``, which one moment can bring in any order."""
         self.transfer: list[tuple[Any, ...]] = []
         self.arrive: list[tuple[Any, ...]] = []
         self.dispatch: list[tuple[Any, ...]] = []
@@ -148,6 +170,20 @@ class EventLog:
         self._path = path
         self._partial = path.with_name(path.name + ".partial") if path else None
         self._writer = _writer(self._partial, self._schema) if self._partial else None
+
+    def take(self) -> dict[str, list[tuple[Any, ...]]]:
+        """The rows appended since the last call, by list; the log forgets them. Lists without rows are left out."""
+        taken = {kind: list(getattr(self, kind)) for kind in ROW_FIELDS if getattr(self, kind)}
+        for kind in taken:
+            getattr(self, kind).clear()
+        return taken
+
+    def put(self, rows: Mapping[str, Iterable[Sequence[Any]]]) -> None:
+        """Append rows that another log gave (:meth:`take`), perhaps over a wire that made lists of the tuples."""
+        for kind, more in rows.items():
+            if kind not in ROW_FIELDS:
+                raise ValueError(f"rows of {kind!r} were put into an event log; allowed: {', '.join(ROW_FIELDS)}")
+            getattr(self, kind).extend(tuple(row) for row in more)
 
     def flush_if_full(self) -> None:
         """Put the rows away as columns, and write a row group once enough of them have gathered."""

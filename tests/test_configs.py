@@ -10,13 +10,19 @@ from experiments.compare_config import CompareConfig, expand
 from experiments.config import RunConfig
 from experiments.config_build import build_cluster
 from experiments.config_file import load, read_mapping
+from experiments.fidelity.config import FidelityConfig, calibration, settings
 
 FILES = sorted((Path(__file__).resolve().parents[1] / "experiments" / "configs").glob("*.yaml"))
 
 
 def runs_of(path: Path) -> list[RunConfig]:
-    if "variants" in read_mapping(path):
+    content = read_mapping(path)
+    if "variants" in content:
         return [case.config for case in expand(load(path, CompareConfig), str(path))]
+    if "traces" in content:
+        study = load(path, FidelityConfig)
+        found = [setting.config for setting in settings(study, str(path))]
+        return [*found, *filter(None, [calibration(study, str(path))])]
     return [load(path, RunConfig)]
 
 

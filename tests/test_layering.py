@@ -52,6 +52,7 @@ LIVE = {
     "reference_impl/serve": ("ray", "fastapi", "msgpack"),
     "reference_impl/serve/http": ("tokenizers",),
     "experiments/bench": ("torch", "transformers", "ray"),
+    "workloads/client": ("tokenizers",),
 }
 """Folder -> what of the live stack it may import; policies, core and simulator never do."""
 SLOW = {"pandas", "seaborn", "matplotlib", "optuna", "scipy", "numpy", "pyarrow"}

@@ -15,8 +15,14 @@ from pathlib import Path
 from experiments.config import RunConfig
 
 _ROOT = Path(__file__).resolve().parents[2]
-_SIMULATION = ("policies", "workloads", "reference_impl", "experiments/cases")
-_COMPOSITION = ("experiments/config_build.py", "experiments/config_costs.py", "experiments/run.py")
+_SIMULATION = (
+    *("policies", "workloads", "experiments/cases"),
+    *(f"reference_impl/{part}" for part in ("core", "latency", "metrics", "simulator")),
+)
+_COMPOSITION = (
+    *("experiments/config_build.py", "experiments/config_costs.py", "experiments/run.py"),
+    *("reference_impl/events.py", "reference_impl/event_table.py"),
+)
 _SOURCES = (".py", ".yaml", ".json", ".csv")
 
 

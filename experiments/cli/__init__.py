@@ -21,6 +21,10 @@ READER_LEFT = 141
 _INTERRUPTED = "interrupted; nothing half-written is left"
 
 
+class StoppedEarlyError(Exception):
+    """Raised by a command that was interrupted and kept what it had: says what and where."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit the process."""
     try:
@@ -61,6 +65,8 @@ def run(arguments: Sequence[str]) -> int:
         raise BrokenPipeError from error
     except BrokenPipeError:
         raise
+    except StoppedEarlyError as error:
+        return _fail(str(error), INTERRUPTED)
     except Exception as error:
         message = _told(error)
         if message is None:
@@ -90,10 +96,17 @@ def _user_errors() -> tuple[type[Exception], ...]:
     from experiments.config_base import ConfigError
     from policies.api import PolicyError
     from policies.registry import ParameterError, UnknownPolicy
+    from reference_impl.engine.api import EngineError
     from reference_impl.latency.errors import ProfileError
+    from reference_impl.recording.replay import RecordingError
+    from reference_impl.serve.http.settings import SettingsError
+    from reference_impl.serve.ray_cluster import LaunchError
+    from workloads.client.errors import ReplayError
     from workloads.errors import TraceError
 
-    return (ConfigError, PolicyError, ParameterError, UnknownPolicy, ProfileError, TraceError)
+    of_policies = (PolicyError, ParameterError, UnknownPolicy)
+    live = (EngineError, LaunchError, SettingsError)
+    return (ConfigError, ProfileError, RecordingError, ReplayError, TraceError, *live, *of_policies)
 
 
 def _os_reason(error: OSError) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli import demo, judge, lists, measure, simulate, workloads
+from experiments.cli import decisions, demo, fidelity, judge, lists, measure, record, replay, serve, simulate, workloads
 
 HELP = """Judge LLM-serving policies on recorded traffic, against service-level objectives.
 
@@ -33,8 +33,15 @@ root.__doc__ = HELP
 app.command("simulate")(simulate.simulate)
 app.command("compare")(judge.compare)
 app.command("capacity")(judge.capacity)
+app.command("serve")(serve.serve)
+app.command("replay")(replay.replay)
+app.command("record")(record.record)
+app.command("profile")(fidelity.profile)
+app.command("fidelity")(fidelity.fidelity)
+app.command("replay-decisions")(decisions.replay_decisions)
 app.command("demo")(demo.demo)
 app.command("policies")(lists.policies)
 app.add_typer(workloads.workloads, name="workloads")
+measure.bench.command("fidelity")(fidelity.bench_fidelity)
 app.add_typer(measure.bench, name="bench")
 app.add_typer(measure.validate, name="validate")

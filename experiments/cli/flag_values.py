@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, get_args
 
 from experiments.config_base import ConfigError, RoleName
+from experiments.config_replay import MAX_CORE
 
 
 def window(text: str) -> tuple[float, float]:
@@ -14,6 +16,36 @@ def window(text: str) -> tuple[float, float]:
     if len(parts) != 2:
         raise ConfigError(f"--window: {text!r} is not START,END in seconds, e.g. 0,600")
     return _number("--window", parts[0]), _number("--window", parts[1])
+
+
+def vocab(text: str) -> tuple[int, int]:
+    """``FIRST:END`` in token ids."""
+    first, _, end = text.partition(":")
+    if not (_is_whole(first) and _is_whole(end)):
+        raise ConfigError(f"--vocab: {text!r} is not FIRST:END, e.g. 1000:30000")
+    return int(first), int(end)
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """A JSON object."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise ConfigError(f"--extra-body: {text!r} is no JSON object, e.g. '{{\"top_k\": 1}}'")
+    return content
+
+
+def cores(text: str) -> tuple[int, ...]:
+    """``0,2-3`` as core numbers."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not (_is_whole(first) and _is_whole(last or first)) or not int(first) <= int(last or first) <= MAX_CORE:
+            raise ConfigError(f"--client-cores: {text!r} is not a list of cores, e.g. 0,2-3")
+        found += range(int(first), int(last or first) + 1)
+    return tuple(found)
 
 
 def slo(text: str) -> dict[str, float]:
@@ -38,7 +70,7 @@ def groups(text: str) -> tuple[dict[str, Any], ...]:
     found = []
     for part in text.split(","):
         count, _, role = part.strip().partition(":")
-        if not (count.isascii() and count.isdigit()):
+        if not _is_whole(count):
             raise ConfigError(f"--instances: {text!r} is not N or N:ROLE,N:ROLE, e.g. 8 or 2:prefill,6:decode")
         found.append({"count": int(count), "role": role or "colocated"})
     return tuple(found)
@@ -64,6 +96,10 @@ def _pairs(flag: str, text: str, keys: Mapping[str, str]) -> dict[str, float]:
             raise ConfigError(f"{flag}: {key} stands twice in {text!r}")
         found[keys[key]] = _number(flag, value)
     return found
+
+
+def _is_whole(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 20
 
 
 def _number(flag: str, text: str) -> float:

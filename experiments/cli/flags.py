@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any
 
 import typer
 
 from experiments.cli import flag_values as values
+from experiments.cli.flag_table import Flag, flag_names, options, overlay, parameter, takes
 from experiments.config import RunConfig
 from experiments.config_base import DEFAULT_HARDWARE
-from experiments.config_file import key_path, load, parse
+from experiments.config_file import load, parse
 
 PANELS = {
     "workload": "Workload",
@@ -25,22 +24,6 @@ PANELS = {
     "host": "Host",
     "seed": "Host",
 }
-
-
-class Flag(NamedTuple):
-    """One option: the configuration key that it sets, and how its text becomes the key's value."""
-
-    name: str
-    key: str
-    type: type
-    help: str
-    metavar: str | None = None
-    parse: Callable[[str], Any] | None = None
-
-    @property
-    def parameter(self) -> str:
-        """The option's Python name."""
-        return self.name.split("/")[0].removeprefix("--").replace("-", "_")
 
 
 FLAGS = (
@@ -100,69 +83,16 @@ _ROLE_HELP = "Role of all --instances: colocated or semi_pd."
 
 def takes_run_config(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command that takes ``config: RunConfig`` first the options of :data:`FLAGS`, --role and --config."""
-    flags = _options()
-    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-
-    @wraps(command)
-    def wrapper(**given: Any) -> None:
-        described = {option.name: given.pop(option.name) for option in flags}
-        command(resolve(described), **given)
-
-    parameters = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in (*flags, *own)]
-    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads these two
-    wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return wrapper
+    config = parameter("config", Path, typer.Option("--config", metavar="YAML", help=_CONFIG_HELP))
+    role = parameter("role", str, typer.Option("--role", help=_ROLE_HELP, rich_help_panel=PANELS["fleet"]))
+    return takes([config, *options(FLAGS, PANELS, RunConfig().model_dump()), role], resolve)(command)
 
 
 def resolve(given: Mapping[str, Any]) -> RunConfig:
     """The configuration that the given flags describe; None means that a flag was not given."""
     base = RunConfig() if given["config"] is None else load(given["config"], RunConfig)
     content = base.model_dump()
-    for flag in FLAGS:
-        value = given[flag.parameter]
-        if value is not None:
-            _set(content, flag.key, flag.parse(value) if flag.parse else value)
+    overlay(content, FLAGS, given)
     if given["role"] is not None:
         content["fleet"]["groups"] = values.with_role(content["fleet"]["groups"], given["role"], given["instances"])
-    return parse(RunConfig, content, source=None, name_key=_flag_name)
-
-
-def _options() -> list[inspect.Parameter]:
-    """The options as typer wants them: annotated parameters that default to None."""
-    config = typer.Option("--config", metavar="YAML", help=_CONFIG_HELP)
-    role = typer.Option("--role", help=_ROLE_HELP, rich_help_panel=PANELS["fleet"])
-    options = [_parameter("config", Path, config)]
-    for flag in FLAGS:
-        panel = PANELS[flag.key.split(".")[0]]
-        option = typer.Option(
-            flag.name, help=flag.help, metavar=flag.metavar, rich_help_panel=panel, show_default=_default(flag.key)
-        )
-        options.append(_parameter(flag.parameter, flag.type, option))
-    return [*options, _parameter("role", str, role)]
-
-
-def _parameter(name: str, type_: type, option: Any) -> inspect.Parameter:
-    annotation: Any = Annotated[type_ | None, option]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-
-
-def _default(key: str) -> str | bool:
-    """The default as --help shows it; False where there is none worth showing."""
-    value: Any = RunConfig()
-    for part in key.split("."):
-        value = getattr(value, part)
-    return str(value) if isinstance(value, (str, int, float)) else False
-
-
-def _set(content: dict[str, Any], key: str, value: Any) -> None:
-    *groups, last = key.split(".")
-    for group in groups:
-        content = content[group]
-    content[last] = value
-
-
-def _flag_name(location: Sequence[str | int]) -> str:
-    """A key path as the flag that sets it, where one does."""
-    path = key_path(location)
-    fitting = [flag for flag in FLAGS if path == flag.key or path.startswith((f"{flag.key}.", f"{flag.key}["))]
-    return fitting[0].name.split("/")[0] if fitting else path
+    return parse(RunConfig, content, source=None, name_key=flag_names(FLAGS))

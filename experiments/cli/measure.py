@@ -31,6 +31,19 @@ def simulator(
     typer.echo(json.dumps(as_json(figures), indent=2) if json_ else as_text(figures))
 
 
+@bench.command("engine")
+def engine(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer requests, one round: for a glance.")] = False,
+    json_: Json = False,
+) -> None:
+    """The live engine on one CPU thread: same tokens as `generate`, tokens per second, overhead, memory."""
+    from experiments.bench import as_json, as_text
+    from experiments.bench.engine import run_engine_suite
+
+    figures = run_engine_suite(quick, lambda step: print(f"measuring: {step}", file=sys.stderr))
+    typer.echo(json.dumps(as_json(figures), indent=2) if json_ else as_text(figures))
+
+
 @validate.callback()
 def _validate() -> None:
     """A callback keeps `vllm-run` a subcommand of its own."""

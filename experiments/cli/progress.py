@@ -5,14 +5,23 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 _QUIET_S = 0.5
 """Shorter work shows nothing: drawing a bar would cost more than it tells."""
 
 
+class Report(Protocol):
+    """Shows how far the work is."""
+
+    def __call__(self, done: int, total: int, label: str | None = None) -> None:
+        """``label``: what is being done, where it is no longer what the bar began with."""
+        ...
+
+
 @contextlib.contextmanager
-def progress(label: str) -> Iterator[Callable[[int, int], None] | None]:
+def progress(label: str) -> Iterator[Report | None]:
     """Yield ``report(done, total)``, or None where stderr is no terminal."""
     if not sys.stderr.isatty():
         yield None
@@ -34,11 +43,11 @@ class _Bar:
         self._shown_from_s = time.monotonic() + _QUIET_S
         self._shown = False
 
-    def report(self, done: int, total: int) -> None:
+    def report(self, done: int, total: int, label: str | None = None) -> None:
         if not self._shown and time.monotonic() >= self._shown_from_s:
             self._progress.start()
             self._shown = True
-        self._progress.update(self._task, completed=done, total=total)
+        self._progress.update(self._task, completed=done, total=total, description=label)
 
     def close(self) -> None:
         if self._shown:

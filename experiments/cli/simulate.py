@@ -7,13 +7,15 @@ import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from experiments.cli.flags import takes_run_config
 from experiments.cli.progress import progress
 from experiments.config import RunConfig
+from experiments.config_base import ConfigError
+from experiments.decisions import Recorded
 
 if TYPE_CHECKING:
     from experiments.run import RunResult
@@ -24,11 +26,21 @@ Out = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Keep the run here: configuration, manifest, events, metrics.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace DIR if it holds an earlier run and nothing else.")]
+Decisions = Annotated[
+    str,
+    typer.Option(
+        "--record-decisions",
+        metavar="none|dispatch|all",
+        help="Keep what the policies saw and decided, for `semiflow replay-decisions DIR`.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")]
 
 
 @takes_run_config
-def simulate(config: RunConfig, out: Out = None, force: Force = False, json_: Json = False) -> None:
+def simulate(
+    config: RunConfig, out: Out = None, force: Force = False, record: Decisions = "none", json_: Json = False
+) -> None:
     """Simulate a fleet under a workload and print its metrics.
 
     Example: semiflow simulate --trace bundled:sharegpt-like --instances 8 --dispatch least_loaded:metric=tokens
@@ -36,15 +48,22 @@ def simulate(config: RunConfig, out: Out = None, force: Force = False, json_: Js
     """
     from experiments.run import execute
 
-    with _folder(out) as folder, progress("simulating") as report:
-        result = execute(config, folder, report, force=force)
+    with kept_or_scratch(out) as folder, progress("simulating") as report:
+        result = execute(config, folder, report, force=force, decisions=_recorded(record))
     typer.echo(json.dumps(_as_json(result, out), indent=2) if json_ else _as_text(result, out))
     for line in _hints(result):
         typer.echo(line, err=True)
 
 
+def _recorded(given: str) -> Recorded:
+    for known in get_args(Recorded):
+        if given == known:
+            return known  # type: ignore[no-any-return]  # get_args does not know
+    raise ConfigError(f"--record-decisions {given} is not allowed; allowed: {', '.join(get_args(Recorded))}")
+
+
 @contextlib.contextmanager
-def _folder(out: Path | None) -> Iterator[Path]:
+def kept_or_scratch(out: Path | None) -> Iterator[Path]:
     """Where the run goes; without --out a place that is gone afterwards."""
     if out is not None:
         yield out

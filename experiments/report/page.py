@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,11 @@ from experiments.config_file import to_yaml
 from experiments.report import facts
 from experiments.report.axis import axis_of, telling_point
 from experiments.report.labels import metric_label
+from experiments.report.template import templates, write_whole
 from experiments.report.theme import Colours, palette
 from experiments.settled import LEGEND, any_growing
 from experiments.stats import Verdict
 
-_TEMPLATES = Path(__file__).parent
 _FAMILIES = ("ttft", "tpot", "e2e")
 
 
@@ -61,15 +60,7 @@ class Figure:
 
 def write_report(path: Path, first: Part, *more: Part, title: str | None = None) -> None:
     """Write the page (see :func:`render`), whole or not at all."""
-    page = render(first, *more, title=title)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(page, encoding="utf-8")
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    write_whole(path, render(first, *more, title=title))
 
 
 def render(first: Part, *more: Part, title: str | None = None) -> str:
@@ -77,26 +68,21 @@ def render(first: Part, *more: Part, title: str | None = None) -> str:
 
     ``title``: of the whole page; None: the first comparison's. Equal parts give equal pages.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     parts = (first, *more)
     comparisons = [part.comparison for part in parts]
     colours = palette(*(comparison.config for comparison in comparisons))
     outcomes = [comparison.outcome(case) for comparison in comparisons for case in comparison.cases]
-    return environment.get_template("page.html.jinja").render(
-        title=title if title is not None else first.comparison.config.title,
-        parts=[_content(part, colours) for part in parts],
-        cost_models=facts.cost_models(outcomes),
-        traces=facts.traces(outcomes),
-        definitions=_definitions(comparisons),
-        environment=facts.environment(outcomes),
+    return (
+        templates()
+        .get_template("page.html.jinja")
+        .render(
+            title=title if title is not None else first.comparison.config.title,
+            parts=[_content(part, colours) for part in parts],
+            cost_models=facts.cost_models(outcomes),
+            traces=facts.traces(outcomes),
+            definitions=_definitions(comparisons),
+            environment=facts.environment(outcomes),
+        )
     )
 
 

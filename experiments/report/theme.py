@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, told apart with any colour vision, in the order of best contrast on white.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8a6d00", "#7b4fb5", "#555555")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8a6d00", "#7b4fb5", "#555555")
 INK, MUTED, GRID = "#1c2430", "#667085", "#e6e9ef"
 GOOD, BAD = "#0a7d4f", "#c0392b"
 WIDTH_INCHES = 11.0
@@ -35,7 +35,7 @@ def palette(*configs: CompareConfig) -> Colours:
     """
     ordered = dict.fromkeys(name for config in configs for name in config.colour_order)
     names = dict.fromkeys((*ordered, *(name for config in configs for name in config.variants)))
-    return dict(zip(names, cycle(_COLOURS), strict=False))
+    return dict(zip(names, cycle(COLOURS), strict=False))
 
 
 def panels(rows: int, columns: int, height_inches: float, *, sharex: str = "none", sharey: str = "none") -> Figure:

@@ -1,19 +1,31 @@
 """One serving instance: a state machine without a clock that both hosts drive.
 
-``enqueue`` and ``reserve``/``receive`` bring work, ``plan`` asks a lane's batch policy and reserves memory, ``repeat``
-starts the same iteration again, ``complete`` applies an outcome.  Events go to the log as they happen.
+``enqueue`` and ``expect``/``reserve``/``receive`` bring work, ``plan`` asks a lane's batch policy and reserves memory,
+``repeat`` starts the same iteration again, ``complete`` applies an outcome; ``cancel`` and ``end`` take a request out.
+Events go to the log as they happen.
+
+A lane's next iteration may be planned while one is under way (``ahead.py``).  Then a plan sees what is certain to be
+when that one completes, and what it changes is logged for that moment.  Blocks that an iteration under way uses are
+never handed out before it completes, whoever gave them back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from policies.api import BatchPolicy, Estimate, InstanceState, InstanceView, LaneKind, Role
+from reference_impl.core.ahead import foresee
 from reference_impl.core.blocks import BlockPool
+from reference_impl.core.caching import blocks_per_prefix_id, find_prefix
+from reference_impl.core.completion import complete
+from reference_impl.core.departure import give_back, leave_batch, leave_outbound, remove
 from reference_impl.core.failure import RAISED, policy_failure
-from reference_impl.core.iteration import Iteration
+from reference_impl.core.inbound import Promise, arrive, reserve, withdraw
+from reference_impl.core.integrity import check_integrity
+from reference_impl.core.iteration import Foresight, Iteration, LaterRow, log_row
 from reference_impl.core.lane import Lane
+from reference_impl.core.moments import time_key
 from reference_impl.core.plan import apply_plan
 from reference_impl.core.prefix import PrefixIndex
 from reference_impl.core.sequence import Sequence
@@ -28,7 +40,6 @@ LANES: dict[Role, tuple[LaneKind, ...]] = {
     "decode": ("decode",),
     "semi_pd": ("prefill", "decode"),
 }
-PREFILL_ROLES: frozenset[Role] = frozenset(("colocated", "prefill", "semi_pd"))
 
 
 class Instance:
@@ -51,13 +62,8 @@ class Instance:
         self.pool = BlockPool(spec.kv_blocks, self.index)
         self.caching = spec.prefix_caching and prefix_block_tokens is not None and spec.role != "decode"
         self.prefix_block_tokens = prefix_block_tokens or spec.block_tokens
-        self.blocks_per_id = self.prefix_block_tokens // spec.block_tokens
+        self.blocks_per_id = blocks_per_prefix_id(self.prefix_block_tokens, spec.block_tokens) if self.caching else 1
         """KV blocks of one prefix id."""
-        if self.caching and self.prefix_block_tokens % spec.block_tokens:
-            raise ValueError(
-                f"the trace's prefix blocks have {self.prefix_block_tokens} tokens, KV blocks {spec.block_tokens};"
-                " allowed: whole KV blocks per prefix block (convert the trace, or choose another KV block size)"
-            )
         self.lanes = tuple(
             Lane(kind, self, policy, estimate) for kind, policy in zip(LANES[spec.role], batch_policies, strict=True)
         )
@@ -78,8 +84,12 @@ class Instance:
         self.dropped: list[Sequence] = []
         """Preempted since the host last looked; the host clears it. Those of a decode instance must be prefilled
         elsewhere, the others wait here."""
+        self.outbound: dict[int, Sequence] = {}
+        """The same, and those that the host has taken: their KV stays here until they are dismissed."""
+        self.promises: dict[int, Promise] = {}
+        """Prefilled requests on their way to this instance."""
         self.inbound = 0
-        """Prefilled requests that are promised to this instance and have no blocks here yet."""
+        """Those that have no blocks here yet."""
 
     # ------------------------------------------------------------------------------------------------ work comes in
 
@@ -90,53 +100,69 @@ class Instance:
         self.waiting_tokens += sequence.target_tokens
         self.changed = True
 
-    def expect(self, context_tokens: int) -> None:
-        """A prefilled request will be handed over to this instance once it has the blocks."""
+    def expect(self, sequence: Sequence) -> None:
+        """A prefilled request (its ``computed_tokens`` have KV) will be handed over once there are blocks for it."""
+        self.promises[sequence.request_id] = Promise(sequence)
         self.inbound += 1
-        self.waiting_tokens += context_tokens
+        self.waiting_tokens += sequence.computed_tokens
         self.changed = True
 
-    def reserve(self, context_tokens: int) -> bool:
+    def reserve(self, sequence: Sequence) -> bool:
         """Take the blocks for a sequence that is expected, keeping 1 % free for growth; False: not now."""
-        need = -(-context_tokens // self.spec.block_tokens)
-        if self.running >= self.spec.max_sequences:
+        if not reserve(self, self.promises[sequence.request_id]):
             return False
-        if self.running and need > self.pool.available - self.pool.total // 100:
-            return False
-        if not self.pool.reserve(need):
-            return False
-        self.running += 1
-        self.inbound -= 1
-        self.waiting_tokens -= context_tokens
-        self.resting_tokens += context_tokens
         self.changed = True
         return True
 
-    def receive(self, sequence: Sequence) -> None:
-        """A handed-over sequence and its KV have arrived; it decodes from the next iteration on."""
+    def reserved_blocks(self, request_id: int) -> list[int]:
+        """The ids of the blocks reserved for an expected sequence, in order of position: where its KV goes."""
+        promise = self.promises[request_id]
+        assert promise.blocks is not None, f"no blocks are reserved for request {request_id}"
+        promise.named += self.pool.name(promise.blocks - len(promise.named))
+        return promise.named
+
+    def receive(self, sequence: Sequence, start_s: float, now_s: float) -> None:
+        """An expected sequence and its KV have arrived, sent at ``start_s``; it decodes from the next plan on."""
         assert self.decode_lane is not None, "a prefill instance was given a decode"
-        self.admissions += 1
-        sequence.admission = self.admissions
-        sequence.own_blocks = -(-sequence.computed_tokens // self.spec.block_tokens)
-        sequence.blocks, sequence.path = [], []
+        arrive(self, self.promises.pop(sequence.request_id))
+        sequence.ready_s = now_s
         self.decode_lane.incoming.append(sequence)
+        self.log.transfer.append(
+            (now_s, sequence.request_id, self.instance_id, "decode", sequence.computed_tokens, start_s)
+        )
         self.changed = True
+
+    def withdraw(self, request_id: int) -> bool:
+        """An expected sequence does not come: its blocks, if it had any, are free. False: none was expected."""
+        promise = self.promises.pop(request_id, None)
+        if promise is None:
+            return False
+        withdraw(self, promise)
+        self.changed = True
+        return True
 
     # ---------------------------------------------------------------------------------------------------- iterations
 
     def plan(self, lane: Lane, now_s: float) -> Iteration | None:
         """Ask the lane's policy for its next iteration and reserve its memory; None: the lane has nothing to run.
 
-        Needs token counts only, no token values. Raises PolicyError for a decision that cannot be carried out.
-        Everything but the free blocks is checked before anything changes; those only after the preemptions that the
-        plan names.
+        Needs token counts only, no token values, so it may be called while one iteration of the lane is under way. Such
+        a plan, made ahead, never preempts: where it would have to, and where it would run nothing, None is returned and
+        the policy is to be asked again when the one under way completes.
+
+        Raises PolicyError for a decision that cannot be carried out. Everything but the free blocks is checked before
+        anything changes; those only after the preemptions that the plan names.
         """
+        assert len(lane.under_way) < 2, "a lane can be planned one iteration ahead, not two"
         lane.now_s = now_s
+        ahead_of = foresee(self, lane.under_way[0], now_s) if lane.under_way else None
+        if ahead_of is None:
+            lane.settled_s = now_s
+            if lane.limits:
+                overdue = [sequence.request_id for sequence in lane.at_limit()]
+                assert not overdue, f"requests {overdue} have reached their limit of tokens and were not finished"
         if lane.incoming:
-            for sequence in lane.incoming:
-                self.resting_tokens -= sequence.computed_tokens
-                lane.join(sequence)
-            lane.incoming = []
+            self._join(lane, now_s, ahead_of)
         if not (lane.decodes or lane.waiting or lane.prefills or lane.skipped):
             return None
         while True:
@@ -146,9 +172,24 @@ class Instance:
             except RAISED as error:
                 doing = f"planning the {lane.kind} lane of instance {self.instance_id} at {now_s:.6f} s"
                 raise policy_failure(lane.batch, doing, error) from error
-            iteration = apply_plan(self, lane, plan, now_s)
-            if iteration is not None or self.preemptions == preemptions:
-                return iteration  # with neither, all that the plan did was to make room: ask what to run there
+            iteration = apply_plan(self, lane, plan, now_s, ahead_of)
+            if iteration is not None:
+                lane.under_way.append(iteration)
+                return iteration
+            if self.preemptions == preemptions:
+                return None  # else all that the plan did was to make room: ask what to run there
+
+    def _join(self, lane: Lane, now_s: float, ahead_of: Foresight | None) -> None:
+        """Prefilled sequences become decodes. Where an iteration without them began after they were ready, say so."""
+        for sequence in lane.incoming:
+            self.resting_tokens -= sequence.computed_tokens
+            lane.join(sequence)
+            if ahead_of is not None:
+                cells = ("join", sequence.request_id, self.instance_id, lane.kind, sequence.tokens_out, None)
+                ahead_of.later_rows.append(LaterRow(self.log.change, cells, sequence, sequence.ready_s))
+            elif lane.started_s >= sequence.ready_s - 1e-9 and time_key(lane.started_s) >= time_key(sequence.ready_s):
+                self.log_change("join", sequence, lane, now_s, None)
+        lane.incoming = []
 
     def repeats(self, iteration: Iteration, limit: int) -> int:
         """How many times, at most ``limit``, a holding iteration can be repeated before its plan must be asked anew."""
@@ -185,57 +226,52 @@ class Instance:
         self.waiting_tokens -= tokens
         self.resting_tokens += tokens
 
-    def complete(self, iteration: Iteration, finished: Collection[int], now_s: float) -> None:
+    def complete(
+        self, iteration: Iteration, finished: Collection[int], now_s: float, start_s: float | None = None
+    ) -> None:
         """Apply an outcome: every prefill that ended and every decode has its token; ``finished`` have their last.
 
-        ``finished`` are request ids of this iteration.  Sequences to hand over are left in :attr:`handovers`.
+        A lane's iterations complete in the order of their plans.  ``start_s``: when it really began, where that is not
+        the moment of its plan, or (planned ahead) of the completion before it.  ``finished`` are request ids of this
+        iteration, all among them that reach their limit; not those of its ``surplus``.  Sequences to hand over are left
+        in :attr:`handovers`.
         """
+        complete(self, iteration, finished, now_s, iteration.start_s if start_s is None else start_s)
+
+    def record(self, iteration: Iteration, start_s: float, end_s: float) -> None:
+        """Log an iteration that ran from ``start_s`` to ``end_s``; to be called before it is completed."""
         lane = iteration.lane
-        ended = iteration.ended
-        for request_id in finished:
-            sequence = lane.running(request_id)
-            if sequence is not None and sequence.steps is not None:
-                lane.leave(sequence)
-                self._finish(sequence, lane, now_s)
-        for sequence in ended:
-            self._prefilled(sequence, lane, sequence.request_id in finished, now_s)
-        if ended or finished:
-            self.changed = True
+        what = (self.instance_id, lane.kind, iteration.prefill_tokens, iteration.decodes)
+        self.log.run.append((end_s, *what, start_s, 1, end_s, 0.0, 0.0, self.pool.used))
 
-    def _prefilled(self, sequence: Sequence, lane: Lane, last: bool, now_s: float) -> None:
-        del lane.prefills[sequence.request_id]
-        sequence.tokens_out += 1
-        if self.caching:
-            self._cache(sequence)
-        self.log.prefilled.append((now_s, sequence.request_id, self.instance_id, lane.kind, sequence.tokens_out))
-        if last:
-            self.resting_tokens -= sequence.computed_tokens
-            self._finish(sequence, lane, now_s)
-        elif self.decode_lane is None:
-            self.handovers.append(sequence)
-        else:
-            self.decode_lane.incoming.append(sequence)
+    # -------------------------------------------------------------------------------------------- who leaves before
 
-    def _finish(self, sequence: Sequence, lane: Lane, now_s: float) -> None:
-        self.log.finish.append((now_s, sequence.request_id, self.instance_id, lane.kind, sequence.tokens_out))
-        self.running -= 1
-        self._give_back(sequence)
+    def cancel(self, request_id: int, now_s: float, reason: str | None) -> bool:
+        """Drop a request, whatever its state; False: it is not here.
+
+        ``reason`` is logged as its rejection; None: it is not rejected but goes on elsewhere.
+        """
+        removed = remove(self, request_id, now_s)
+        if removed is not None and reason is not None:
+            self.log.reject.append((removed.time_s, request_id, reason))
+        return removed is not None
+
+    def end(self, request_id: int, now_s: float) -> bool:
+        """A request is finished with the tokens that it has (a stop string was found); False: it is not here."""
+        removed = remove(self, request_id, now_s)
+        if removed is not None:
+            sequence, lane, time_s = removed
+            where = (None, None) if lane is None else (self.instance_id, lane.kind)
+            self.log.finish.append((time_s, request_id, *where, sequence.tokens_out))
+        return removed is not None
 
     # --------------------------------------------------------------------------------------------------- preemption
 
     def preempt(self, sequence: Sequence, lane: Lane, now_s: float, reason: str) -> None:
         """Drop a running sequence and its KV; it is prefilled again, first in the queue."""
-        remaining = sequence.target_tokens - sequence.computed_tokens
-        if sequence.steps is not None:
-            lane.leave(sequence)
-        else:
-            self.resting_tokens -= sequence.computed_tokens
-            if lane.skipped.pop(sequence.request_id, None) is None:
-                del lane.prefills[sequence.request_id]
-                self.waiting_tokens -= remaining
-        self.running -= 1
+        leave_batch(self, lane, sequence)
         self.preemptions += 1
-        self._give_back(sequence)
+        give_back(self, lane, sequence)
         sequence.restart()
         self.log.change.append(
             (now_s, "preempt", sequence.request_id, self.instance_id, lane.kind, sequence.tokens_out, reason)
@@ -246,12 +282,10 @@ class Instance:
             self.waiting_tokens += sequence.target_tokens
         self.changed = True
 
-    def _give_back(self, sequence: Sequence) -> None:
-        """Return a sequence's blocks: its own to the pool, its prefix to the cache."""
-        named = sequence.blocks
-        self.pool.release(named, sequence.own_blocks - len(named))
-        if sequence.path:
-            self.index.release(sequence.path)
+    def rest_no_more(self, sequence: Sequence) -> None:
+        """A sequence that holds KV outside of every batch leaves."""
+        self.running -= 1
+        self.resting_tokens -= sequence.computed_tokens
 
     def name_blocks(self, sequence: Sequence) -> list[int]:
         """The ids of all KV blocks of a running sequence, in order of position: its row of the block table."""
@@ -263,9 +297,8 @@ class Instance:
 
     def dismiss(self, sequence: Sequence) -> None:
         """A sequence that was handed over, or refused at hand-over, leaves this instance."""
-        self.running -= 1
-        self.resting_tokens -= sequence.computed_tokens
-        self._give_back(sequence)
+        leave_outbound(self, sequence)
+        give_back(self, self.lanes[0], sequence)
         self.changed = True
 
     # ------------------------------------------------------------------------------------------------ prefix caching
@@ -275,12 +308,10 @@ class Instance:
         if not self.caching:
             return 0
         if sequence.hit_version != self.index.version:
-            limit = (min(sequence.target_tokens - 1, sequence.request.prompt_tokens)) // self.prefix_block_tokens
-            sequence.hit = self.index.match(sequence.request.prefix_ids, limit)
-            sequence.hit_version = self.index.version
+            find_prefix(self, sequence)
         return len(sequence.hit) * self.prefix_block_tokens
 
-    def admit(self, sequence: Sequence, lane: Lane, now_s: float) -> None:
+    def admit(self, sequence: Sequence, lane: Lane, now_s: float, ahead_of: Foresight | None) -> None:
         """Move a waiting sequence into the batch, with its prefix hit as computed tokens."""
         hit = self.hit_tokens(sequence)
         lane.admit(sequence)
@@ -295,35 +326,12 @@ class Instance:
             self.resting_tokens += hit
         sequence.hit = []
         self.changed = True
-        self.log.admit.append((now_s, sequence.request_id, self.instance_id, lane.kind, hit))
+        log_row(self.log.admit, (sequence.request_id, self.instance_id, lane.kind, hit), sequence, now_s, ahead_of)
 
-    def _cache(self, sequence: Sequence) -> None:
-        """Share the whole prompt blocks of a finished prefill; where another sequence was faster, use its copy."""
-        per_id = self.blocks_per_id
-        ids = sequence.request.prefix_ids
-        path = sequence.path
-        whole = min(len(ids), sequence.request.prompt_tokens // self.prefix_block_tokens)
-        if len(path) >= whole:
-            return
-        path = sequence.path = list(path)
-        own = sequence.blocks
-        own += self.pool.name((whole - len(path)) * per_id - len(own))
-        taken = 0
-        for prefix_id in ids[len(path) : whole]:
-            parent = path[-1] if path else None
-            mine = own[taken : taken + per_id]
-            node = self.index.nodes.get(prefix_id)
-            if node is None:
-                node = self.index.insert(prefix_id, parent, mine)
-            elif node.parent is parent:
-                self.index.acquire((node,))
-                self.pool.release(mine, 0)
-            else:
-                break  # the same id after another prefix: not a chained id, so it cannot be shared
-            path.append(node)
-            taken += per_id
-        del own[:taken]
-        sequence.own_blocks -= taken
+    def log_change(self, kind: str, sequence: Sequence, lane: Lane, now_s: float, ahead_of: Foresight | None) -> None:
+        """Log that a decode joins, pauses or resumes."""
+        cells = (kind, sequence.request_id, self.instance_id, lane.kind, sequence.generated_tokens, None)
+        log_row(self.log.change, cells, sequence, now_s, ahead_of)
 
     # --------------------------------------------------------------------------------------------------------- views
 
@@ -349,23 +357,6 @@ class Instance:
             ),
         )
 
-    def sequences(self) -> Iterator[Sequence]:
-        """Every sequence that holds KV on a lane of this instance."""
-        for lane in self.lanes:
-            yield from lane.prefills.values()
-            yield from lane.decodes
-            yield from lane.paused
-            yield from lane.incoming
-
-    def check_integrity(self, leaving: Collection[Sequence] = ()) -> None:
-        """Raise AssertionError unless blocks, references and totals add up; ``leaving``: sequences in transfer."""
-        named: list[int] = []
-        unnamed = 0
-        for sequence in [*self.sequences(), *self.handovers, *leaving]:
-            own = -(-sequence.context_tokens // self.spec.block_tokens) - len(sequence.path) * self.blocks_per_id
-            assert sequence.steps is not None or own == sequence.own_blocks, (
-                f"sequence {sequence.request_id} has {sequence.own_blocks} blocks for {sequence.context_tokens} tokens"
-            )
-            named += sequence.blocks
-            unnamed += own - len(sequence.blocks)
-        self.pool.check_integrity(named, unnamed)
+    def check_integrity(self) -> None:
+        """Raise AssertionError unless blocks, references and totals add up."""
+        check_integrity(self)

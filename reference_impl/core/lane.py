@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import ValuesView
+from collections.abc import Collection, Iterator, ValuesView
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from policies.api import BatchPolicy, Estimate, LaneKind, SequenceView
@@ -11,6 +12,7 @@ from reference_impl.core.sequence import Sequence, Steps
 
 if TYPE_CHECKING:
     from reference_impl.core.instance import Instance
+    from reference_impl.core.iteration import Foresight, Iteration
 
 
 class Lane:
@@ -23,6 +25,7 @@ class Lane:
     __slots__ = (
         "_decodes",
         "_due",
+        "_joins",
         "_waiting",
         "batch",
         "block_tokens",
@@ -35,6 +38,7 @@ class Lane:
         "instance_id",
         "joined",
         "kind",
+        "limits",
         "max_batch_tokens",
         "max_sequences",
         "now_s",
@@ -42,9 +46,12 @@ class Lane:
         "pool",
         "prefilling",
         "prefills",
+        "settled_s",
         "skipped",
+        "started_s",
         "steps",
         "total_blocks",
+        "under_way",
         "waiting",
     )
 
@@ -63,6 +70,12 @@ class Lane:
         """Prefilled sequences that decode from the next iteration on."""
         self.joined: list[Sequence] = []
         """Sequences that were added to the decode batch since the last iteration was planned."""
+        self.under_way: list[Iteration] = []
+        """Planned and not completed: at most two, the second planned ahead."""
+        self.started_s = -1.0
+        """When the last iteration that is complete began."""
+        self.settled_s = 0.0
+        """The log holds every token up to here: the last completion, or a plan with nothing under way."""
         self.prefills: dict[int, Sequence] = {}
         self.skipped: dict[int, Sequence] = {}
         self._decodes: dict[int, Sequence] = {}
@@ -78,6 +91,9 @@ class Lane:
         self.max_batch_tokens = instance.spec.max_batch_tokens
         self._due = [0] * self.block_tokens
         """How many running decodes need a KV block at iteration i, i + block size, ..."""
+        self._joins = 0
+        self.limits: list[tuple[int, int, int]] = []
+        """Heap of (decode iteration count at the last token, request, epoch) of decodes whose end is known."""
 
     # ------------------------------------------------------------------------------------- what a policy may read
 
@@ -120,6 +136,10 @@ class Lane:
         if first:
             self._waiting.move_to_end(sequence.request_id, last=False)
 
+    def withdraw(self, sequence: Sequence) -> None:
+        """Take a waiting sequence out of the queue."""
+        del self._waiting[sequence.request_id]
+
     def is_waiting(self, request_id: int) -> Sequence | None:
         """The waiting sequence of that id, if there is one."""
         return self._waiting.get(request_id)
@@ -137,7 +157,8 @@ class Lane:
         """Add a prefilled sequence to the decode batch."""
         count = self.steps.count
         context = sequence.computed_tokens
-        sequence.epoch += 1
+        self._joins += 1  # over all sequences: a request can come back as another one
+        sequence.epoch = self._joins
         sequence.steps = self.steps
         sequence.tokens_out_base = count
         sequence.bucket = (count - context) % self.block_tokens
@@ -145,6 +166,9 @@ class Lane:
         self._decodes[sequence.request_id] = sequence
         self.joined.append(sequence)
         self.context_tokens += context
+        if sequence.limit_tokens is not None:
+            last = count + sequence.limit_tokens - sequence.tokens_out
+            heappush(self.limits, (last, sequence.request_id, sequence.epoch))
 
     def leave(self, sequence: Sequence) -> None:
         """Take a sequence out of the decode batch; from here on it counts for itself."""
@@ -154,13 +178,34 @@ class Lane:
         sequence.computed_tokens += decoded
         sequence.tokens_out += decoded
         sequence.steps = None
+        sequence.left_at = self.steps.count
         self.context_tokens -= sequence.computed_tokens
         sequence.own_blocks = self.own_blocks(sequence)
+
+    def at_limit(self) -> Iterator[Sequence]:
+        """The decodes that the iterations started so far bring to their limit; each is yielded once."""
+        while self.limits and self.limits[0][0] <= self.steps.count:
+            _, request_id, epoch = heappop(self.limits)
+            sequence = self._decodes.get(request_id)
+            if sequence is not None and sequence.epoch == epoch:
+                yield sequence
+
+    def foresights(self) -> list[Foresight]:
+        """Of the iteration under way, if a plan was made on top of it."""
+        return [iteration.foresight for iteration in self.under_way if iteration.foresight is not None]
 
     def own_blocks(self, sequence: Sequence) -> int:
         """KV blocks that a running sequence holds besides its cached prefix."""
         cached = len(sequence.path) * self.instance.blocks_per_id
         return -(-sequence.context_tokens // self.block_tokens) - cached
+
+    def blocks_after_skipping(self, skip: Collection[int]) -> int:
+        """Blocks that the next decode iteration takes once ``skip`` pause and the other paused decodes are back."""
+        size = self.block_tokens
+        due = self.steps.count % size
+        leaving = sum(1 for i in skip if i in self._decodes and self._decodes[i].bucket == due)
+        back = sum(1 for i, paused in self.skipped.items() if i not in skip and paused.computed_tokens % size == 0)
+        return self._due[due] - leaving + back
 
     def blocks_for(self, iterations: int) -> int:
         """Blocks that the next ``iterations`` decode iterations of the whole batch take."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from policies.api import BatchPlan
-from reference_impl.core.iteration import Iteration
+from reference_impl.core.ahead import must_wait
+from reference_impl.core.iteration import Foresight, Iteration
 from reference_impl.core.lane import Lane
 from reference_impl.core.plan_check import NO_CHUNKS, Chunks, check_blocks, check_change, check_prefills, refuse
 from reference_impl.core.sequence import Sequence
@@ -19,26 +20,31 @@ _new = tuple.__new__
 _NOBODY: list[Sequence] = []
 
 
-def apply_plan(instance: Instance, lane: Lane, plan: BatchPlan, now_s: float) -> Iteration | None:
-    """Check ``plan`` and reserve what it needs; None where it runs nothing.
+def apply_plan(
+    instance: Instance, lane: Lane, plan: BatchPlan, now_s: float, ahead_of: Foresight | None
+) -> Iteration | None:
+    """Check ``plan`` and reserve what it needs; None where it runs nothing, or was made ahead and must wait.
 
     Order, as in vLLM: preemptions that the policy names, then the decodes (where they do not fit, the latest
     admitted sequence is preempted until they do, and then no waiting request is admitted), then the prefills.
     """
     if type(plan) is not BatchPlan:
         refuse(lane, plan, "a BatchPlan")
+    if ahead_of is not None and must_wait(lane, plan):
+        return None
     prefills, decode, skip, preempt, holds, _ = plan
     chunks = NO_CHUNKS
     if preempt or skip or lane.skipped:
         change = check_change(lane, plan)
         if prefills:
             chunks = check_prefills(instance, lane, plan, change.decodes, len(change.preempt))
-        _change(instance, lane, plan, change.preempt, now_s)
+        _change(instance, lane, plan, change.preempt, now_s, ahead_of)
         holds = holds and not preempt
     elif prefills:
         chunks = check_prefills(instance, lane, plan, len(lane.decodes), 0)
     decodes = len(lane.decodes) if decode else 0
     if decodes and lane.decode_blocks > lane.pool.available:
+        assert ahead_of is None, "a plan made ahead was taken for one that fits"
         decodes = _make_room(instance, lane, now_s)
         chunks = _still_possible(lane, chunks)
         holds = False
@@ -46,17 +52,25 @@ def apply_plan(instance: Instance, lane: Lane, plan: BatchPlan, now_s: float) ->
         check_blocks(lane, plan, chunks, decodes)
     if not decodes and not chunks:
         return None
-    return _reserve(instance, lane, chunks, decodes, holds, now_s)
+    return _reserve(instance, lane, chunks, decodes, holds, now_s, ahead_of)
 
 
-def _reserve(instance: Instance, lane: Lane, chunks: Chunks, decodes: int, holds: bool, now_s: float) -> Iteration:
+def _reserve(
+    instance: Instance,
+    lane: Lane,
+    chunks: Chunks,
+    decodes: int,
+    holds: bool,
+    now_s: float,
+    ahead_of: Foresight | None,
+) -> Iteration:
     """Take the memory of an iteration that is known to fit, and count its tokens."""
     parts: tuple[tuple[int, int], ...] = ()
     ended = _NOBODY
     if chunks:
         for sequence, _ in chunks:  # before any block is taken: it may not be evicted from under their prefix hits
             if sequence.request_id not in lane.prefills:
-                instance.admit(sequence, lane, now_s)
+                instance.admit(sequence, lane, now_s, ahead_of)
         parts = tuple([(tokens, sequence.computed_tokens) for sequence, tokens in chunks])
     if decodes:
         lane.start_decodes(1)
@@ -72,10 +86,12 @@ def _reserve(instance: Instance, lane: Lane, chunks: Chunks, decodes: int, holds
     if joined:
         lane.joined = []
         joined = [sequence for sequence in dict.fromkeys(joined) if sequence.steps is lane.steps]
-    return Iteration(lane, chunks, prefill_tokens, decodes, joined, ended, work, holds)
+    return Iteration(lane, chunks, prefill_tokens, decodes, joined, ended, work, holds, now_s)
 
 
-def _change(instance: Instance, lane: Lane, plan: BatchPlan, preempt: list[Sequence], now_s: float) -> None:
+def _change(
+    instance: Instance, lane: Lane, plan: BatchPlan, preempt: list[Sequence], now_s: float, ahead_of: Foresight | None
+) -> None:
     """Preempt what the plan names, take back the paused decodes that it does not skip, pause those that it does."""
     for sequence in preempt:
         instance.preempt(sequence, lane, now_s, plan.reason or "named by the batch policy")
@@ -83,19 +99,14 @@ def _change(instance: Instance, lane: Lane, plan: BatchPlan, preempt: list[Seque
         del lane.skipped[sequence.request_id]
         instance.resting_tokens -= sequence.computed_tokens
         lane.join(sequence)
-        _log(instance, lane, "resume", sequence, now_s)
+        instance.log_change("resume", sequence, lane, now_s, ahead_of)
     for request_id in sorted(plan.skip):
         skipped = lane.running(request_id)
         if skipped is not None and skipped.steps is not None:
             lane.leave(skipped)
             lane.skipped[request_id] = skipped
             instance.resting_tokens += skipped.computed_tokens
-            _log(instance, lane, "pause", skipped, now_s)
-
-
-def _log(instance: Instance, lane: Lane, kind: str, sequence: Sequence, now_s: float) -> None:
-    row = (now_s, kind, sequence.request_id, instance.instance_id, lane.kind, sequence.generated_tokens, None)
-    instance.log.change.append(row)
+            instance.log_change("pause", skipped, lane, now_s, ahead_of)
 
 
 def _make_room(instance: Instance, lane: Lane, now_s: float) -> int:

@@ -19,11 +19,15 @@ class Sequence:
         "bucket",
         "computed_tokens",
         "decode_instance_id",
+        "ended",
         "epoch",
         "hit",
         "hit_version",
+        "left_at",
+        "limit_tokens",
         "own_blocks",
         "path",
+        "ready_s",
         "request",
         "request_id",
         "steps",
@@ -32,17 +36,31 @@ class Sequence:
         "tokens_out_base",
     )
 
-    def __init__(self, request: RequestView) -> None:
+    def __init__(self, request: RequestView, limit_tokens: int | None = None, generated_tokens: int = 0) -> None:
+        """``generated_tokens`` were generated elsewhere; they are prefilled with the prompt, as after a preemption."""
+        if limit_tokens is not None and limit_tokens <= generated_tokens:
+            raise ValueError(
+                f"request {request.request_id} ends after {limit_tokens} tokens and has {generated_tokens};"
+                " allowed: a limit above what it has"
+            )
         self.request = request
         self.request_id = request.request_id
-        self.target_tokens = request.prompt_tokens
+        self.limit_tokens = limit_tokens
+        """Output tokens after which its host ends it, where that is known by count."""
+        self.target_tokens = request.prompt_tokens + generated_tokens
         self.computed_tokens = 0
         """Tokens with KV; of a running decode: when it joined."""
-        self.tokens_out = 0
+        self.tokens_out = generated_tokens
         """Tokens generated; of a running decode: when it joined."""
+        self.ready_s = 0.0
+        """When it was last prefilled, or its KV handed over: it may decode from then on."""
+        self.ended = False
+        """Finished or cancelled on its instance: what is still computed for it does not count."""
         self.steps: Steps | None = None
         """The lane that counts this sequence's decode iterations, and where its count stood at the join."""
         self.tokens_out_base = 0
+        self.left_at = 0
+        """Where that count stood when it left the decode batch."""
         self.own_blocks = 0
         """KV blocks of its own, after those of ``path``; of a running decode: when it joined."""
         self.blocks: list[int] = []
@@ -57,6 +75,14 @@ class Sequence:
         self.epoch = 0
         """Counts joins to a decode batch: tells a stale note about this sequence from a valid one."""
         self.decode_instance_id: int | None = None
+
+    @classmethod
+    def handed_over(cls, request: RequestView, generated_tokens: int, limit_tokens: int | None = None) -> Sequence:
+        """A request that comes prefilled: with the KV of all its tokens but the last one, which is its next input."""
+        sequence = cls(request, limit_tokens, generated_tokens)
+        sequence.target_tokens -= 1
+        sequence.computed_tokens = sequence.target_tokens
+        return sequence
 
     @property
     def generated_tokens(self) -> int:
@@ -75,7 +101,7 @@ class Sequence:
     def restart(self) -> None:
         """Forget the KV: everything generated so far is prefilled again with the prompt (recompute)."""
         self.target_tokens = self.request.prompt_tokens + self.tokens_out
-        self.computed_tokens = self.own_blocks = 0
+        self.computed_tokens = self.own_blocks = self.tokens_out_base = self.left_at = 0
         self.blocks, self.path, self.hit, self.hit_version = [], [], [], -1
 
 

@@ -105,6 +105,11 @@ class ClusterSpec:
     """Age of a report when a job executor first sees it."""
     partition_switch_s: float = 0.0
     """Time from a partition decision to the new shares (semi-PD's delayed switch: the old ones stay in force)."""
+    plan_ahead: bool = False
+    """Whether a lane's next iteration is planned when the one before it starts, as an engine does that never waits
+    between two; else when that one has ended."""
+    dispatch_delay_s: float = 0.0
+    """Time from the dispatch decision to the instance's queue."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -118,6 +123,7 @@ class ClusterSpec:
             _check("report_period_s", self.report_period_s, positive=True)
         _check("report_delay_s", self.report_delay_s)
         _check("partition_switch_s", self.partition_switch_s)
+        _check("dispatch_delay_s", self.dispatch_delay_s)
 
 
 def _check(name: str, value: float, *, positive: bool = False) -> None:

@@ -99,7 +99,7 @@ class EngineError(RuntimeError):
     """The engine cannot do what was asked: names the value, what is allowed and the remedy."""
 
 
-class WorkerDied(EngineError):
+class WorkerDiedError(EngineError):
     """An executor's process is gone; its KV with it."""
 
 
@@ -113,7 +113,7 @@ class Executor(Protocol):
     def forget(self, request_ids: Sequence[int]) -> None: ...
     def launch(self, batch: ForwardBatch) -> None: ...
     def collect(self) -> Outcome:
-        """Wait for the oldest iteration under way. Raises WorkerDied."""
+        """Wait for the oldest iteration under way. Raises WorkerDiedError."""
         ...
 
     def fileno(self) -> int | None:

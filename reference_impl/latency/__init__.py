@@ -10,6 +10,7 @@ from reference_impl.latency.hf_config import model
 from reference_impl.latency.linear import DecodeFit, Linear, constant, distserve
 from reference_impl.latency.links import LINKS, LinkKind, link
 from reference_impl.latency.llmservingsim import read_profile
+from reference_impl.latency.measured import Coefficients, Measured
 from reference_impl.latency.memory import kv_pool_blocks
 from reference_impl.latency.profile import profile
 from reference_impl.latency.profiled import Profiled
@@ -22,12 +23,14 @@ __all__ = [
     "HARDWARE",
     "LINKS",
     "MODELS",
+    "Coefficients",
     "ContentionModel",
     "DecodeFit",
     "Hardware",
     "LatencyModel",
     "Linear",
     "LinkKind",
+    "Measured",
     "ModelEstimate",
     "ModelShape",
     "Piece",

@@ -17,12 +17,15 @@ _UNMODELLED_KEYS = {
     ),
     **dict.fromkeys(("kv_lora_rank", "q_lora_rank"), "latent attention (MLA)"),
 }
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_LIVE = Path(__file__).parents[1] / "engine" / "models"
+"""The engine's own models, one folder each; data, nothing of the engine is imported."""
 _SUFFIXES = ("-hf", "-instruct", "-chat", "-base")
 
 
 def model(name_or_hf_config_path: str | Path) -> ModelShape:
-    """The named model (any case; ``meta-llama/Llama-3.1-8B-Instruct`` is found as ``llama-3.1-8b``), or one read
-    from a ``config.json`` or the folder that holds it.
+    """The named model (any case; ``meta-llama/Llama-3.1-8B-Instruct`` is found as ``llama-3.1-8b``), one of the
+    engine's own (``tiny``), or one read from a ``config.json`` or the folder that holds it.
 
     Raises :class:`ProfileError` for an unknown name, a missing key or an architecture that is not modelled.
     """
@@ -34,12 +37,21 @@ def model(name_or_hf_config_path: str | Path) -> ModelShape:
         return _read(path)
     if text.lower().endswith(".json"):
         raise ProfileError(f"model file {text} does not exist")
+    live = _live_models()
+    if text in live:
+        return _read(live[text])
     found = MODELS.get(_plain(text))
     if found is None:
+        choices = ", ".join([*MODELS, *live])
         raise ProfileError(
-            f"unknown model {text!r}; choose one of {', '.join(MODELS)}, or give the path of a Hugging Face config.json"
+            f"unknown model {text!r}; choose one of {choices}, or give the path of a Hugging Face config.json"
         )
     return found
+
+
+def _live_models() -> dict[str, Path]:
+    """Name -> configuration."""
+    return {path.parent.name: path for path in sorted(_LIVE.glob("*/config.json"))}
 
 
 def _plain(name: str) -> str:
@@ -70,6 +82,7 @@ def _read(path: Path) -> ModelShape:
         vocab=_number(path, config, "vocab_size"),
         max_context_tokens=_number(path, config, "max_position_embeddings"),
         tied_embeddings=bool(config.get("tie_word_embeddings", False)),
+        bytes_per_value=_BYTES.get(str(config.get("dtype") or config.get("torch_dtype")), 2),
         source=str(path),
     )
 
@@ -95,8 +108,8 @@ def _refuse_unmodelled(path: Path, config: dict[str, Any]) -> None:
     if config.get("quantization_config"):
         raise ProfileError(f"{path}: quantization_config is set; only bf16 and fp16 weights are modelled")
     for key in ("torch_dtype", "dtype"):
-        if config.get(key) not in (None, "auto", "bfloat16", "float16"):
-            raise ProfileError(f"{path}: {key} is {config[key]!r}; only bfloat16 and float16 weights are modelled")
+        if config.get(key) not in (None, "auto", *_BYTES):
+            raise ProfileError(f"{path}: {key} is {config[key]!r}; only {', '.join(_BYTES)} weights are modelled")
     for key, what in _UNMODELLED_KEYS.items():
         if config.get(key):
             raise ProfileError(f"{path}: {key} is {config[key]!r}; {what} is not modelled, only dense decoders are")

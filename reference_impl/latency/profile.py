@@ -6,16 +6,18 @@ from pathlib import Path
 
 from reference_impl.latency.errors import ProfileError
 from reference_impl.latency.llmservingsim import read_profile
+from reference_impl.latency.measured import Measured, read_measured
 from reference_impl.latency.profiled import Profiled
 from reference_impl.latency.shapes import ModelShape
 from reference_impl.latency.table import Table, read_table
 
 
-def profile(path: str | Path, tp: int = 1, model: ModelShape | None = None) -> Profiled | Table:
-    """A cost model from a folder in LLMServingSim's format (or its ``meta.yaml``), or from a CSV table of iterations.
+def profile(path: str | Path, tp: int = 1, model: ModelShape | None = None) -> Profiled | Table | Measured:
+    """A cost model from a folder in LLMServingSim's format (or its ``meta.yaml``), from a CSV table of iterations, or
+    from a JSON file of ``semiflow profile``.
 
     ``tp`` is the degree at which the folder was profiled; ``model`` replaces the one that its meta file names. Both
-    are of no effect for a CSV table, which holds whole iterations. Raises :class:`ProfileError`.
+    are of no effect for a file, which holds whole iterations. Raises :class:`ProfileError`.
     """
     source = Path(path)
     if source.is_file() and source.name.endswith("meta.yaml"):
@@ -24,4 +26,9 @@ def profile(path: str | Path, tp: int = 1, model: ModelShape | None = None) -> P
         return Profiled(read_profile(source, tp), tp, model)
     if source.suffix == ".csv":
         return read_table(source)
-    raise ProfileError(f"{source} is neither a profile folder, nor its meta.yaml, nor a .csv table of iterations")
+    if source.suffix == ".json":
+        return read_measured(source)
+    raise ProfileError(
+        f"{source} is neither a profile folder, nor its meta.yaml, nor a .csv table of iterations, nor a .json file of"
+        " semiflow profile"
+    )

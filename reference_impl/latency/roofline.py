@@ -7,6 +7,7 @@ from reference_impl.latency.backends import Backend
 from reference_impl.latency.backends import backend as find_backend
 from reference_impl.latency.collective import all_reduce_s
 from reference_impl.latency.devices import Hardware
+from reference_impl.latency.errors import ProfileError
 from reference_impl.latency.shapes import ModelShape
 
 FOREVER = 1 << 40
@@ -26,6 +27,11 @@ class Roofline:
 
     def __init__(self, hardware: Hardware, model: ModelShape, tp: int = 1, backend: str = "vllm") -> None:
         model.check_tp(tp)
+        if model.bytes_per_value != 2:
+            raise ProfileError(
+                f"the weights of {model.name} take {model.bytes_per_value} bytes each; this cost model knows bfloat16"
+                " and float16 only; measure the model instead: semiflow profile"
+            )
         engine = find_backend(backend)
         self.hardware, self.model, self.tp, self.backend = hardware, model, tp, engine
         self.name = f"roofline({hardware.name}, {model.name}, tp={tp}, {engine.name})"

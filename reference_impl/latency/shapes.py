@@ -9,7 +9,7 @@ from reference_impl.latency.errors import ProfileError
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A dense decoder-only transformer in bf16. All figures are of the whole model unless a method takes ``tp``."""
+    """A dense decoder-only transformer. All figures are of the whole model unless a method takes ``tp``."""
 
     name: str
     layers: int
@@ -23,6 +23,7 @@ class ModelShape:
     tied_embeddings: bool = False
     gated_mlp: bool = True
     bytes_per_value: int = 2
+    """Of a weight, and of a key or value: 2 for bf16 and fp16."""
     source: str = "Hugging Face config.json"
 
     def __post_init__(self) -> None:

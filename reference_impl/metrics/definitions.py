@@ -34,7 +34,7 @@ _LATENCIES: Mapping[str, str] = {
     "tpot": "time per output token: (last token - first token) / (tokens - 1), over finished requests with 2 or more"
     " output tokens",
     "itl": "inter-token latency: every gap between consecutive tokens of a request, pooled over all finished requests"
-    " (preemptions and hand-overs show up as long gaps)",
+    " (preemptions and hand-overs show up as long gaps; there is none between tokens that a client was given together)",
     "e2e": "end-to-end latency: last token minus arrival at the front door, over finished requests",
 }
 _MISSES = "rejected, failed and unfinished requests are misses"

@@ -26,16 +26,22 @@ _REQUIRED: Mapping[str, tuple[str, ...]] = {
     "dispatch": ("request", "instance"),
     "admit": ("request", "instance", "tokens"),
     "prefilled": ("request", "instance", "tokens"),
+    "token": ("request", "tokens"),
     "transfer": ("request", "instance", "tokens", "start_s"),
+    "join": ("request", "instance"),
     "pause": ("request", "instance"),
     "resume": ("request", "instance"),
     "preempt": ("request", "instance", "tokens"),
+    "lost": ("request", "instance", "tokens"),
     "finish": ("request", "tokens"),
     "reject": ("request",),
     "run": ("instance", "lane", "batch", "start_s", "iterations"),
     "partition": ("instance", "tokens", "batch"),
 }
-_OPTIONAL: Mapping[str, tuple[str, ...]] = {"run": ("tokens", "first_end_s", "step_s", "growth_s", "kv_blocks")}
+_OPTIONAL: Mapping[str, tuple[str, ...]] = {
+    "finish": ("instance",),
+    "run": ("tokens", "first_end_s", "step_s", "growth_s", "kv_blocks"),
+}
 _FLOATS = frozenset({"time_s", "start_s", "first_end_s", "step_s", "growth_s"})
 _TEXTS = frozenset({"kind", "lane"})
 _COLUMNS = tuple(sorted({"time_s", "kind"}.union(*_REQUIRED.values(), *_OPTIONAL.values())))
@@ -47,7 +53,7 @@ class EventLogError(ValueError):
 
 @dataclass(frozen=True)
 class Rows:
-    """The events of one kind, in log order. Optional columns hold NaN, or -1 in a column of whole numbers, for null."""
+    """The events of one kind, in order. Optional columns hold NaN, or -1 in a column of whole numbers, for null."""
 
     kind: str
     columns: Mapping[str, NDArray[Any]]
@@ -64,6 +70,10 @@ class Rows:
         """A column of whole numbers; ``row`` is the row's place in the log, ``lane`` an index into LANES."""
         column: Ints = self.columns[name]
         return column
+
+    def select(self, places: Ints | Bools) -> Rows:
+        """Some of the rows, or all of them in another order."""
+        return Rows(self.kind, {name: column[places] for name, column in self.columns.items()})
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,9 +106,12 @@ class RunLog:
 
 
 def read(path: str | Path) -> RunLog:
-    """Read an ``events.parquet``. Raises EventLogError where it is no event log of this version."""
+    """Read an ``events.parquet``; void rows are left out. Raises EventLogError where it is no log of this version."""
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+    from reference_impl.metrics.order import in_order
+    from reference_impl.metrics.void import without_void
 
     try:
         schema = pq.read_schema(path)
@@ -111,7 +124,8 @@ def read(path: str | Path) -> RunLog:
     except (pa.ArrowException, OSError) as error:
         raise EventLogError(f"{path}: not a readable parquet file: {' '.join(str(error).split())}") from error
     # popped, so that pieces and whole columns of only one kind are in memory together
-    return RunLog({kind: _join(kind, parts.pop(kind)) for kind in list(parts)}, metadata)
+    rows = {kind: _join(kind, parts.pop(kind)) for kind in list(parts)}
+    return RunLog(without_void(in_order(rows)), metadata)
 
 
 def _metadata(path: str | Path, schema: Any) -> Mapping[str, Any]:

@@ -72,7 +72,6 @@ def per_request(run: RunLog) -> RequestTable:
     arrive = run.rows["arrive"]
     position, size = _positions(arrive), len(arrive)
     finish_s, output_tokens = _last(position, run.rows["finish"], size)
-    first_token_s, _ = _first(position, run.rows["prefilled"], size)
     admitted_s, cached_tokens = _first(position, run.rows["admit"], size)
     finished = ~np.isnan(finish_s)
     offsets, instances = _paths(run, position, size)
@@ -80,7 +79,7 @@ def per_request(run: RunLog) -> RequestTable:
         request=arrive.ints("request"),
         arrival_s=arrive.floats("time_s"),
         prompt_tokens=arrive.ints("tokens"),
-        first_token_s=first_token_s,
+        first_token_s=_first_tokens(run, position, size),
         finish_s=finish_s,
         output_tokens=output_tokens,
         cached_tokens=cached_tokens,
@@ -120,6 +119,16 @@ def _first(position: Ints, rows: Rows, size: int) -> tuple[Floats, Ints]:
     time_s, tokens = np.full(size, np.nan), np.zeros(size, np.int64)
     time_s[where], tokens[where] = rows.floats("time_s")[index], rows.ints("tokens")[index]
     return time_s, tokens
+
+
+def _first_tokens(run: RunLog, position: Ints, size: int) -> Floats:
+    """As ``events.py`` counts tokens: what a client saw stands in place of what instances say."""
+    seen_s, _ = _first(position, run.rows["token"], size)
+    prefilled_s, _ = _first(position, run.rows["prefilled"], size)
+    lost = run.rows["lost"]
+    lost_s, _ = _first(position, lost.select(lost.ints("tokens") > 0), size)
+    first_token_s: Floats = np.where(np.isnan(seen_s), np.fmin(prefilled_s, lost_s), seen_s)
+    return first_token_s
 
 
 def _last(position: Ints, rows: Rows, size: int) -> tuple[Floats, Ints]:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from reference_impl.metrics import tokens as token_log
 from reference_impl.metrics.definitions import PERCENTILES
 from reference_impl.metrics.log import Bools, EventLogError, RunLog
 from reference_impl.metrics.requests import RequestTable, per_request
@@ -15,6 +14,8 @@ from reference_impl.metrics.resources import kv_use, lane_utilisation, prefix_hi
 from reference_impl.metrics.settling import load_growth
 from reference_impl.metrics.slo import LoggedSlo, SloTargets, met, met_tpot, met_ttft
 from reference_impl.metrics.statistics import Weighted
+from reference_impl.metrics.token_log import TokenLog
+from reference_impl.metrics.tokens import check, rebuild
 
 MIN_WARMUP_REQUESTS = 128
 
@@ -54,10 +55,10 @@ def default_warmup(run: RunLog) -> int:
     return max(limit, MIN_WARMUP_REQUESTS)
 
 
-def _token_log(run: RunLog) -> token_log.TokenLog | None:
-    rebuilt = token_log.rebuild(run)
+def _token_log(run: RunLog) -> TokenLog | None:
+    rebuilt = rebuild(run)
     try:
-        token_log.check(run, rebuilt)
+        check(run, rebuilt)
     except EventLogError as error:
         warnings.warn(f"inter-token latencies are left out: {error}", stacklevel=3)
         return None
@@ -87,7 +88,7 @@ def _counts(run: RunLog, table: RequestTable) -> dict[str, float]:
     return found
 
 
-def latency_samples(table: RequestTable, rebuilt: token_log.TokenLog | None, keep: Bools) -> dict[str, Weighted]:
+def latency_samples(table: RequestTable, rebuilt: TokenLog | None, keep: Bools) -> dict[str, Weighted]:
     """The populations of TTFT, TPOT, ITL and E2E in seconds, of the requests in ``keep`` (rows of the table)."""
     samples = {}
     for family, values in (("ttft", table.ttft_s), ("tpot", table.tpot_s), ("e2e", table.e2e_s)):
@@ -99,7 +100,7 @@ def latency_samples(table: RequestTable, rebuilt: token_log.TokenLog | None, kee
     return samples
 
 
-def _latencies(table: RequestTable, keep: Bools, rebuilt: token_log.TokenLog | None) -> dict[str, float]:
+def _latencies(table: RequestTable, keep: Bools, rebuilt: TokenLog | None) -> dict[str, float]:
     found: dict[str, float] = {}
     for family, sample in latency_samples(table, rebuilt, keep).items():
         if sample.size:

@@ -15,7 +15,7 @@ class Timeline(NamedTuple):
 
     time_s: Floats
     running: Floats
-    """Requests admitted to an instance and neither finished nor preempted since."""
+    """Requests admitted to an instance and neither finished nor preempted or lost since."""
     waiting: Floats
     """Requests that arrived and are neither running nor done."""
     kv_use: Floats | None
@@ -35,7 +35,7 @@ def timeline(run: RunLog, points: int = 300) -> Timeline:
 
 def _running(run: RunLog) -> tuple[Floats, Ints]:
     """Running requests after each change. A request admitted twice (prefill, then decode instance) counts once."""
-    kinds = ("admit", "preempt", "finish", "reject")
+    kinds = ("admit", "preempt", "lost", "finish", "reject")
     parts = [run.rows[kind] for kind in kinds]
     request = np.concatenate([part.ints("request") for part in parts])
     time_s = np.concatenate([part.floats("time_s") for part in parts])

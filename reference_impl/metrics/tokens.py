@@ -10,78 +10,18 @@ them, so the pooled ITL of a million requests costs memory for the iterations, n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
-from reference_impl.metrics.log import LANES, Bools, EventLogError, Floats, Ints, Rows, RunLog
-from reference_impl.metrics.statistics import Weighted
+from reference_impl.metrics.log import LANES, EventLogError, Floats, Ints, Rows, RunLog
+from reference_impl.metrics.mending import mended
+from reference_impl.metrics.token_log import DecodeIterations, TokenLog
 
-_OPENING = ("prefilled", "transfer", "resume")  # the first two lead the events of one moment, see _Stream
-_CLOSING = ("preempt", "pause", "finish", "reject")
-
-
-@dataclass(frozen=True)
-class DecodeIterations:
-    """Iterations with decodes of all decode lanes, by instance, then by time."""
-
-    start_s: Floats
-    end_s: Floats
-    instances: Ints
-    """Ascending ids."""
-    offsets: Ints
-    """Instance ``instances[i]`` holds ``offsets[i]`` up to ``offsets[i + 1]``."""
-
-
-@dataclass(frozen=True)
-class TokenLog:
-    """Token times as points (a prompt's end yields one token) and slices of iterations, by request, then by time."""
-
-    iterations: DecodeIterations
-    request: Ints
-    is_slice: Bools
-    point_s: Floats
-    """Time of the token where the item is a point."""
-    low: Ints
-    high: Ints
-    """Slice of ``iterations.end_s``; empty slices are left out."""
-
-    def times_s(self, request: int) -> Floats:
-        """Token times of one request (row number in the trace), ascending."""
-        first, last = np.searchsorted(self.request, [request, request + 1])
-        parts = [
-            self.iterations.end_s[self.low[i] : self.high[i]] if self.is_slice[i] else self.point_s[i : i + 1]
-            for i in range(first, last)
-        ]
-        return np.concatenate([np.empty(0), *parts])
-
-    def counts(self, size: int) -> Ints:
-        """Tokens of each request id below ``size``."""
-        tokens = np.where(self.is_slice, self.high - self.low, 1)
-        return np.bincount(self.request, weights=tokens, minlength=size).astype(np.int64)
-
-    def gaps(self, keep: Bools | None = None) -> Weighted:
-        """All gaps between consecutive tokens of a request, pooled; ``keep`` selects by request id."""
-        item = np.arange(len(self.request)) if keep is None else np.flatnonzero(keep[self.request])
-        inner = item[self.is_slice[item]]
-        end_s = self.iterations.end_s
-        shared = _covered(self.low[inner] + 1, self.high[inner], len(end_s))[1:]
-        first_s, last_s = self.point_s.copy(), self.point_s.copy()
-        first_s[inner], last_s[inner] = end_s[self.low[inner]], end_s[self.high[inner] - 1]
-        same = self.request[item][1:] == self.request[item][:-1]
-        between = (first_s[item][1:] - last_s[item][:-1])[same]
-        steps = np.diff(end_s)
-        return Weighted.of(np.concatenate([steps, between]), np.concatenate([shared, np.ones(len(between), np.int64)]))
-
-    def emissions(self, keep: Bools | None = None) -> tuple[Floats, Ints]:
-        """Moments at which tokens came, unsorted, and how many."""
-        item = np.arange(len(self.request)) if keep is None else np.flatnonzero(keep[self.request])
-        inner, points = item[self.is_slice[item]], item[~self.is_slice[item]]
-        per_iteration = _covered(self.low[inner], self.high[inner], len(self.iterations.end_s))
-        times = np.concatenate([self.iterations.end_s, self.point_s[points]])
-        return times, np.concatenate([per_iteration, np.ones(len(points), np.int64)])
+_OPENING = ("prefilled", "transfer", "join", "resume")  # the first two lead the events of one moment, see _Stream
+_CLOSING = ("preempt", "pause", "lost", "dispatch", "finish", "reject")
+_LAST = (*_OPENING, *_CLOSING).index("finish")
 
 
 @lru_cache(maxsize=1)  # the summary, the vLLM JSON and the report of one run share it
@@ -92,8 +32,9 @@ def rebuild(run: RunLog) -> TokenLog:
     same = stream.request[1:] == stream.request[:-1]
     until_s = np.append(np.where(same, stream.ends_before_s[1:], np.inf), np.inf)[: len(stream.request)]
     low, high = _slices(iterations, stream.instance, stream.time_s, until_s)
-    high = np.where(stream.kind < len(_OPENING), high, low)
-    return _items(iterations, stream, low, high)
+    joins_later = np.append(same & (stream.kind[1:] == _OPENING.index("join")), False)[: len(stream.request)]
+    high = np.where((stream.kind < len(_OPENING)) & ~joins_later, high, low)
+    return mended(_items(iterations, stream, low, high), run.rows["token"], run.rows["lost"])
 
 
 def check(run: RunLog, tokens: TokenLog) -> None:
@@ -132,7 +73,8 @@ def _iterations(runs: Rows) -> DecodeIterations:
 
 class _Stream(NamedTuple):
     """Events that begin or end a request's part in decodes, by request, then by moment; of one moment, a token or a
-    hand-over comes before what ends it (within a nanosecond it may bear the later time), then as logged."""
+    hand-over comes before what ends it (within a nanosecond it may bear the later time), the end of all comes last, and
+    the others in between, as logged."""
 
     request: Ints
     kind: Ints
@@ -151,7 +93,8 @@ def _stream(run: RunLog) -> _Stream:
     instance = [p.ints("instance") if "instance" in p.columns else np.full(len(p), -1) for p in parts]
     before_s = [part.floats("start_s" if part.kind == "transfer" else "time_s") for part in parts]
     row = np.concatenate([part.ints("row") for part in parts])
-    order = np.lexsort((row, np.minimum(kind, 2), _moment(time_s), request))
+    rank = np.where(kind < _LAST, np.minimum(kind, 2), 3)
+    order = np.lexsort((row, rank, _moment(time_s), request))
     return _Stream(
         request[order], kind[order], time_s[order], np.concatenate(instance)[order], np.concatenate(before_s)[order]
     )
@@ -171,7 +114,7 @@ def _slices(iterations: DecodeIterations, instance: Ints, from_s: Floats, until_
 
 
 def _moment(time_s: Floats) -> Floats:
-    """The whole nanosecond that a time rounds to: what orders events in the simulator (``simulator/order.py``)."""
+    """The whole nanosecond that a time rounds to: what orders events (``core/moments.py``)."""
     moment: Floats = np.floor(time_s * 1e9 + 0.5)
     return moment
 
@@ -182,14 +125,8 @@ def _items(iterations: DecodeIterations, stream: _Stream, low: Ints, high: Ints)
     second = np.tile([False, True], len(low))
     kept = np.where(second, (high > low)[row], (stream.kind == _OPENING.index("prefilled"))[row])
     row, second = row[kept], second[kept]
-    return TokenLog(iterations, stream.request[row], second, stream.time_s[row], low[row], high[row])
-
-
-def _covered(low: Ints, high: Ints, size: int) -> Ints:
-    """How many of the ranges ``low <= i < high`` hold each i below ``size``."""
-    wide = high > low
-    change = np.bincount(low[wide], minlength=size + 1) - np.bincount(high[wide], minlength=size + 1)
-    return np.cumsum(change[:size]).astype(np.int64)
+    one = np.ones(len(row), np.int64)
+    return TokenLog(iterations, stream.request[row], second, stream.time_s[row], low[row], high[row], one)
 
 
 def token_times(run: RunLog, request: int) -> Floats:

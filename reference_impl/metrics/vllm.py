@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from reference_impl.metrics import tokens as token_log
 from reference_impl.metrics.log import RunLog
 from reference_impl.metrics.requests import RequestTable, per_request
 from reference_impl.metrics.slo import LoggedSlo, SloTargets, met
 from reference_impl.metrics.statistics import Weighted
 from reference_impl.metrics.summary import latency_samples
+from reference_impl.metrics.token_log import TokenLog
+from reference_impl.metrics.tokens import rebuild
 
 _PERCENTS = (50, 90, 95, 99)
 _NAMES = {"ttft": "ttft", "tpot": "tpot", "itl": "itl", "e2e": "e2el"}
@@ -30,7 +31,7 @@ def vllm_bench_json(run: RunLog, slo: SloTargets | None = None, *, detailed: boo
     There is no ``date``: equal runs give equal files.
     """
     table = per_request(run)
-    rebuilt = token_log.rebuild(run)
+    rebuilt = rebuild(run)
     done = table.finished
     found: dict[str, Any] = {
         "endpoint_type": "semiflow",
@@ -70,7 +71,7 @@ def _rates(run: RunLog, table: RequestTable, slo: SloTargets | None) -> dict[str
     return found
 
 
-def _busiest_second(table: RequestTable, rebuilt: token_log.TokenLog) -> dict[str, float]:
+def _busiest_second(table: RequestTable, rebuilt: TokenLog) -> dict[str, float]:
     """vLLM counts both in whole seconds since the first start: tokens by the second in which they came, requests in
     every second that they touched."""
     done = table.finished
@@ -97,8 +98,8 @@ def _statistics(name: str, sample: Weighted) -> dict[str, float]:
     return {f"{statistic}_{name}_ms": value for statistic, value in found.items()}
 
 
-def _details(table: RequestTable, rebuilt: token_log.TokenLog) -> dict[str, Any]:
-    times = [rebuilt.times_s(int(request)) for request in table.request]
+def _details(table: RequestTable, rebuilt: TokenLog) -> dict[str, Any]:
+    times = [rebuilt.moments_s(int(request)) for request in table.request]
     return {
         "input_lens": table.prompt_tokens.tolist(),
         "output_lens": table.output_tokens.tolist(),

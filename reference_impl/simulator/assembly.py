@@ -6,16 +6,12 @@ from collections.abc import Sequence
 
 from policies.api import FleetView, PolicyError, Role
 from reference_impl.core.instance import LANES, Instance
+from reference_impl.core.seeds import policy_seed
 from reference_impl.core.spec import ClusterSpec
 from reference_impl.events import EventLog
 from reference_impl.latency.estimate import ModelEstimate
 from reference_impl.simulator.run import LaneRun
 from workloads.trace import Trace
-
-
-def policy_seed(seed: int, instance_id: int, place: int) -> int:
-    """The seed of one of an instance's policy objects; ``place`` tells them apart (lanes 0 and 1, partition 8)."""
-    return seed * 1_000_003 + instance_id * 16 + place
 
 
 def build_instances(spec: ClusterSpec, trace: Trace, log: EventLog) -> list[Instance]:

@@ -9,6 +9,7 @@ from policies.api import Dispatch, PolicyError, PolicyEvent, Reject, RequestView
 from reference_impl.core.failure import RAISED, policy_failure
 from reference_impl.core.instance import Instance
 from reference_impl.core.sequence import Sequence
+from reference_impl.simulator.order import ARRIVALS
 
 if TYPE_CHECKING:
     from reference_impl.simulator.simulation import Simulation
@@ -58,7 +59,7 @@ class FrontDoor:
             if self._predictor.oracle:
                 request = request._replace(oracle_output_tokens=self._outputs[row])
             request = request._replace(predicted_output_tokens=self._prediction(request))
-        self.submit(Sequence(request), at_s)
+        self.submit(Sequence(request, self._outputs[row] if self._sim.spec.plan_ahead else None), at_s)
 
     def _prediction(self, request: RequestView) -> int | None:
         predictor = self._predictor
@@ -104,11 +105,19 @@ class FrontDoor:
         self._log.dispatch.append((now_s, request.request_id, decision.instance_id, decision.reason))
         if self._router.observer is not None:
             self.notify("dispatched", now_s, request.request_id, decision.instance_id, request.prompt_tokens)
+        delay_s = self._sim.spec.dispatch_delay_s
+        if delay_s:
+            self._sim.at(now_s + delay_s, ARRIVALS, lambda: self._enqueue(sequence, instance, now_s + delay_s))
+        else:
+            self._enqueue(sequence, instance, now_s)
+        return True
+
+    def _enqueue(self, sequence: Sequence, instance: Instance, now_s: float) -> None:
+        """A dispatched request reaches its instance."""
         instance.enqueue(sequence)
         self._sim.partitioner.arrived(instance)
         self._sim.wake(self._sim.runs[instance.instance_id][0], now_s)
         self._sim.touch(instance)
-        return True
 
     def _tokens_on(self, instance: Instance, sequence: Sequence) -> int:
         """Tokens that this request will have at most while it is on ``instance``."""

@@ -65,7 +65,7 @@ class Handovers:
                 self._drop(parcel, f"its {total} tokens exceed decode instance {destination}", now_s)
                 continue
             self.unrouted.popleft()
-            instance.expect(sequence.computed_tokens)
+            instance.expect(sequence)
             self._inbox.setdefault(destination, deque()).append(parcel)
             self.accept(instance, now_s)
             self._sim.touch(instance)
@@ -89,7 +89,7 @@ class Handovers:
         while inbox:
             parcel = inbox[0]
             self._sim.settle(destination, now_s)
-            if not destination.reserve(parcel.sequence.computed_tokens):
+            if not destination.reserve(parcel.sequence):
                 return
             self._sim.keep_within(destination)
             inbox.popleft()
@@ -107,9 +107,6 @@ class Handovers:
     def _deliver(self, parcel: _Parcel, destination: Instance, start_s: float, end_s: float) -> None:
         sequence = parcel.sequence
         self._leave(parcel, end_s)
-        destination.receive(sequence)
-        self._sim.log.transfer.append(
-            (end_s, sequence.request_id, destination.instance_id, "decode", sequence.computed_tokens, start_s)
-        )
+        destination.receive(sequence, start_s, end_s)
         self._sim.wake(self._sim.runs[destination.instance_id][-1], end_s)
         self._sim.touch(destination)

@@ -9,7 +9,7 @@ from policies.api import Partition, PartitionPolicy, PartitionView, PolicyError
 from reference_impl.core.failure import RAISED, policy_failure
 from reference_impl.core.instance import Instance
 from reference_impl.core.iteration import Iteration
-from reference_impl.simulator.assembly import policy_seed
+from reference_impl.core.seeds import policy_seed
 from reference_impl.simulator.order import TICKS
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from reference_impl.core.iteration import Iteration
 from reference_impl.core.lane import Lane
-from reference_impl.simulator.order import time_key
+from reference_impl.core.moments import time_key
 
 if TYPE_CHECKING:
     from reference_impl.core.instance import Instance
@@ -38,6 +38,7 @@ class LaneRun:
         "instance",
         "iteration",
         "lane",
+        "next",
         "order",
         "other",
         "pct",
@@ -55,6 +56,8 @@ class LaneRun:
         self.pct = pct
         self.other: LaneRun | None = None
         self.iteration: Iteration | None = None
+        self.next: Iteration | None = None
+        """The one after it, where that was planned ahead."""
         self.version = 0
         """Tells the completion that is due from those that were overtaken."""
         self.ends: list[tuple[int, int, int]] = []
@@ -149,6 +152,8 @@ class LaneRun:
         """Requests whose last token the run's iterations bring; ``outputs``: output tokens by request."""
         iteration = self.iteration
         assert iteration is not None
+        if iteration.foresight is not None:
+            return list(iteration.foresight.due)
         finished: list[int] = []
         ends = self.ends
         if iteration.decodes:
@@ -165,6 +170,10 @@ class LaneRun:
         """Whether a note about a decode still holds: it has not left the batch since."""
         sequence = self.lane.running(request_id)
         return sequence is not None and sequence.epoch == epoch and sequence.steps is not None
+
+    def last_start_s(self) -> float:
+        """When the last iteration of the run began; all of them have ended."""
+        return self.row_start_s if self.count - 1 == self.done else self.end_s(self.count - 1)
 
     def log_to(self, log: EventLog, iterations: int) -> float:
         """Write the row of the iterations up to ``iterations`` that are not logged yet; returns when they ended."""

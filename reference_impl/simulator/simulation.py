@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import NamedTuple
 
 from policies.api import PolicyError
 from reference_impl.core.instance import Instance
-from reference_impl.core.iteration import Iteration
+from reference_impl.core.moments import time_key
+from reference_impl.core.router import Router
 from reference_impl.core.spec import ClusterSpec
 from reference_impl.events import EventLog
+from reference_impl.latency.estimate import ModelEstimate
 from reference_impl.simulator.asking import Asking
 from reference_impl.simulator.assembly import build_instances, build_runs, check_scaling
 from reference_impl.simulator.frontdoor import FrontDoor
 from reference_impl.simulator.handover import Handovers
-from reference_impl.simulator.order import AFTER_LANES, ARRIVALS, BEFORE_LANES, COMPLETIONS, TICKS, time_key
+from reference_impl.simulator.order import AFTER_LANES, ARRIVALS, BEFORE_LANES, COMPLETIONS, TICKS
 from reference_impl.simulator.partitioning import Partitioner
-from reference_impl.simulator.router import Router
 from reference_impl.simulator.run import LaneRun
+from reference_impl.simulator.summary import Summary
+from reference_impl.simulator.telling import tell, tell_dropped
 from workloads.trace import Trace
 
 _PROGRESS_EVERY = 1024
@@ -28,21 +30,6 @@ _FLUSH_EVERY = 8192
 """Runs after which gathered rows are put away."""
 _PATIENCE_S = 600.0
 """Simulated seconds of windows and reports alone before a policy is taken to leave its requests for ever."""
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a simulation did; metrics come from the event log."""
-
-    requests: int
-    finished: int
-    rejected: int
-    preemptions: int
-    runs: int
-    """Rows of iterations; each stands for one or more."""
-    iterations: int
-    last_event_at_s: float
-    """On the clock of the trace, which starts at 0. The makespan of the metrics counts from the first arrival."""
 
 
 class _Timed(NamedTuple):
@@ -59,7 +46,7 @@ class Simulation:
         self.spec = spec
         self.trace = trace
         self.log = log
-        self.fast = fast
+        self.fast = fast and not spec.plan_ahead
         self.key = 0
         self.rank = BEFORE_LANES
         """Where processing stands in the event order: (key, rank)."""
@@ -71,7 +58,9 @@ class Simulation:
         self.instances = build_instances(spec, trace, log)
         self.runs = build_runs(self.instances)
         check_scaling(spec, trace, self.instances)
-        self.router = Router(spec, self.instances)
+        estimate = ModelEstimate(spec.instances[0].latency)
+        views = [instance.view(0.0) for instance in self.instances]
+        self.router = Router(spec.dispatch, spec.report_delay_s, estimate, views)
         self.front_door = FrontDoor(self)
         self.handovers = Handovers(self)
         self.partitioner = Partitioner(self)
@@ -212,14 +201,15 @@ class Simulation:
             self._push(run)
 
     def start(self, run: LaneRun, now_s: float) -> None:
-        """Plan a lane's next iteration, or several equal ones, and set them going."""
+        """Plan a lane's next iteration, or several equal ones, unless that was done ahead, and set them going."""
         instance = run.instance
         other = run.other
         run.idle_until_s = None
         if other is not None and other.holding:
             other.settle(other.completed_by(now_s, self.key, self.rank))
         preemptions = instance.preemptions
-        iteration = instance.plan(run.lane, now_s)
+        iteration = run.next or instance.plan(run.lane, now_s)
+        run.next = None
         if other is not None:
             if other.holding and other.outstanding_blocks() > instance.pool.available:
                 self.stop_soon(other)
@@ -229,7 +219,7 @@ class Simulation:
             run.iteration = None
             return
         count = run.lane.steps.count
-        for joined in iteration.joined:
+        for joined in iteration.joined if not self.spec.plan_ahead else ():
             last = joined.tokens_out_base + self.outputs[joined.request_id] - joined.tokens_out
             heappush(run.ends, (last, joined.request_id, joined.epoch))
         model = instance.spec.latency
@@ -250,6 +240,8 @@ class Simulation:
             self.partitioner.adopt(run)
             run.rate = self.partitioner.rate(run)
             self._push(run)
+        if self.spec.plan_ahead:
+            run.next = instance.plan(run.lane, now_s)
 
     def _begin(self, run: LaneRun) -> None:
         """An idle lane plans: all that arrived at this moment is in its queue."""
@@ -274,6 +266,7 @@ class Simulation:
         assert iteration is not None
         if run.count != run.started:
             run.settle(run.count)
+        started_s = run.last_start_s() if run.lane.incoming else None  # only who joins cares
         now_s = self.now_s = run.end_s(run.count)
         if run.other is not None and run.other.holding:  # its blocks come out of the cache as it is now
             run.other.settle(run.other.completed_by(now_s, self.key, self.rank))
@@ -282,14 +275,14 @@ class Simulation:
         self.iterations += run.count
         finished = run.finished(self.outputs)
         instance = run.instance
-        instance.complete(iteration, finished, now_s)
+        instance.complete(iteration, finished, now_s, started_s)
         run.iteration = None
         run.holding = False
         if finished:
             self.finished += len(finished)
             self.outstanding -= len(finished)
         if run.other is not None or self.router.observer is not None:
-            self._tell(run, iteration, finished, now_s)
+            tell(self, run, iteration, finished, now_s)
         self.start(run, now_s)
         if run.other is not None:
             self._after_lane(run, run.other, bool(finished or iteration.ended), now_s)
@@ -304,30 +297,13 @@ class Simulation:
         if instance.handovers:
             self.handovers.collect(instance)
         if instance.dropped:
-            self._after_preemption(instance, now_s)
+            tell_dropped(self, instance, now_s)
+            dropped, instance.dropped = instance.dropped, []
+            if instance.prefill_lane is None:
+                for sequence in dropped:
+                    self.front_door.submit(sequence, now_s)
         if changed and instance.prefill_lane is None:
             self.handovers.accept(instance, now_s)
-
-    def _after_preemption(self, instance: Instance, now_s: float) -> None:
-        if self.router.observer is not None:
-            for sequence in instance.dropped:
-                tokens = sequence.tokens_out
-                self.front_door.notify("preempted", now_s, sequence.request_id, instance.instance_id, tokens)
-        dropped, instance.dropped = instance.dropped, []
-        if instance.prefill_lane is None:
-            for sequence in dropped:
-                self.front_door.submit(sequence, now_s)
-
-    def _tell(self, run: LaneRun, iteration: Iteration, finished: list[int], now_s: float) -> None:
-        """Report first tokens and finishes to whoever keeps count."""
-        self.partitioner.completed(run, iteration, finished, now_s)
-        if self.router.observer is not None:
-            for sequence in iteration.ended:
-                if sequence.tokens_out == 1:
-                    self.front_door.notify("first_token", now_s, sequence.request_id, run.instance.instance_id, 1)
-            for request_id in finished:
-                tokens = self.outputs[request_id]
-                self.front_door.notify("finished", now_s, request_id, run.instance.instance_id, tokens)
 
     def _after_lane(self, run: LaneRun, other: LaneRun, ended: bool, now_s: float) -> None:
         """One lane of a semi-PD instance came to a boundary.
@@ -381,7 +357,7 @@ def simulate(
 ) -> Summary:
     """Serve ``trace`` on ``spec`` in virtual time; events go to ``log`` (which the caller closes).
 
-    ``fast=False`` steps every iteration by itself (the same events to 1e-9, far slower).  ``progress`` is told now and
-    then how many requests have arrived.  Raises PolicyError.
+    ``fast=False`` steps every iteration by itself (the same events to 1e-9, far slower), and so does ``plan_ahead`` of
+    the deployment.  ``progress`` is told now and then how many requests have arrived.  Raises PolicyError.
     """
     return Simulation(spec, trace, log, fast=fast).run(progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from experiments.config import RunConfig, WorkloadConfig
 from experiments.config_base import ConfigError
-from experiments.config_build import build_cluster, build_trace, check_reports
+from experiments.config_build import build_cluster, build_trace, check_traffic
 from experiments.config_file import parse
 from workloads.storage import save
 
@@ -130,7 +131,24 @@ def test_reports_too_frequent_for_the_trace_are_refused() -> None:
     )
     trace, cluster = build_trace(config.workload, 0), build_cluster(config)
     with pytest.raises(ConfigError, match=r"host\.report_period_s is 0\.001 s, over 10,000,000 reports of 8 instances"):
-        check_reports(trace, cluster)
+        check_traffic(trace, cluster)
+
+
+@pytest.mark.parametrize(("block_tokens", "caching"), [(8, True), (4, True), (16, False)])
+def test_prefix_ids_stand_for_whole_kv_blocks(block_tokens: int, caching: bool) -> None:
+    traffic = {
+        "requests": 4,
+        "arrivals": "poisson:rate_rps=1",
+        "prompt": "fixed:tokens_each=9",
+        "output": "fixed:tokens_each=2",
+        "prefix": {"groups": 2, "tokens": 64, "block_tokens": 8},
+    }
+    fleet = {"block_tokens": block_tokens, "prefix_caching": caching}
+    config = run_config(workload={"synthetic": traffic}, fleet=fleet)
+    check_traffic(build_trace(config.workload, 0), build_cluster(config))
+    wrong = run_config(workload={"synthetic": traffic}, fleet={"block_tokens": 3 * block_tokens})
+    with pytest.raises(ConfigError, match=f"stands for 8 prompt tokens, a KV block for {3 * block_tokens}; allowed:"):
+        check_traffic(build_trace(wrong.workload, 0), build_cluster(wrong))
 
 
 def test_arrivals_that_last_for_years_are_refused() -> None:
@@ -145,3 +163,18 @@ def test_what_the_core_refuses_is_the_users_mistake(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("reference_impl.core.spec.InstanceSpec.__post_init__", refuse)
     with pytest.raises(ConfigError, match="kv_blocks is 0; allowed: 1 or more"):
         build_cluster(run_config())
+
+
+def test_a_profile_of_a_live_engine_is_of_its_model_and_its_dtype(tmp_path: Path) -> None:
+    fit = {"iteration_s": 0.01, "knots": [0], "token_s": [1e-4]}
+    told = {"model": "llama-30m", "dtype": "float32", "provenance": "measured; no error told", "fit": fit}
+    path = tmp_path / "here.json"
+    path.write_text(json.dumps({"format": "semiflow-profile", "version": 1, **told}))
+    fleet = {"hardware_profile": str(path), "kv_blocks": 100}
+    instance = build_cluster(run_config(fleet={**fleet, "model": "llama-30m"})).instances[0]
+    assert instance.latency.name == "measured(here, llama-30m)"
+    assert instance.kv_bytes_per_token == 2 * 8 * 4 * 64 * 4, "keys and values, layers, KV heads, head_dim, float32"
+    with pytest.raises(ConfigError, match="is of llama-30m, but"):
+        build_cluster(run_config(fleet={**fleet, "model": "llama-3-8b"}))
+    with pytest.raises(ConfigError, match=r"give the hardware \(--hardware\) or the number of blocks"):
+        build_cluster(run_config(fleet={"hardware_profile": str(path), "model": "llama-30m"}))

@@ -7,13 +7,19 @@ import os
 from pathlib import Path
 
 from workloads.errors import TraceError, shown
-from workloads.formats import azure, mooncake, parquet
+from workloads.formats import azure, mooncake, parquet, served
 from workloads.formats.source import decompress, read_bytes, stem
 from workloads.settle import Invalid, check_invalid
 from workloads.trace import Trace
 
-_PARSERS = {"parquet": parquet.parse, "csv": azure.parse, "jsonl": mooncake.parse, "json": mooncake.parse}
-ALLOWED = "parquet (ours or the shared format), Azure CSV, Mooncake JSONL; each also as .gz"
+_PARSERS = {
+    "parquet": parquet.parse,
+    "csv": azure.parse,
+    "jsonl": mooncake.parse,
+    "json": mooncake.parse,
+    "served": served.parse,
+}
+ALLOWED = "parquet (ours or the shared format), Azure CSV, Mooncake JSONL, a run's requests.jsonl; each also as .gz"
 
 
 def open_file(path: str | os.PathLike[str], invalid: Invalid = "error") -> Trace:
@@ -43,7 +49,7 @@ def _kind(source: str, data: bytes) -> str:
     if start.startswith(azure.HEADER[:9].encode()):
         return "csv"
     if start.startswith(b"{"):
-        return "jsonl"
+        return "served" if served.is_served(data) else "jsonl"
     suffix = source.removesuffix(".gz").rsplit(".", 1)[-1].lower()
     if suffix in _PARSERS:
         return suffix

@@ -5,15 +5,13 @@ One id per 512 prompt tokens, chained; the last block may be partial. Source: gi
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from workloads.errors import TraceError
+from workloads.formats.json_lines import json_object, text_lines, token_count, whole_ids
 from workloads.settle import BadRow, Invalid, Problem, RawRows, settle
 from workloads.trace import Trace
-from workloads.validate import MAX_TOKENS, TOKENS_ALLOWED
 
 BLOCK_TOKENS = 512
 _KEYS = ("timestamp", "input_length", "output_length", "hash_ids")
@@ -31,9 +29,7 @@ def parse(
     block_tokens: int = BLOCK_TOKENS,
 ) -> Trace:
     """The trace in ``data``. Raises TraceError naming ``source``, line, column, value and what is allowed."""
-    lines = data.decode("utf-8-sig", errors="backslashreplace").split("\n")
-    if lines[-1] == "":
-        lines.pop()
+    lines = text_lines(data)
     numbers: list[int] = []
     rows: list[_Row] = []
     problems: list[Problem] = []
@@ -54,23 +50,13 @@ def parse(
 
 
 def _row(line: str, block_tokens: int) -> _Row:
-    row = _object(line)
+    row = json_object(line)
     missing = [key for key in _KEYS if key not in row]
     if missing:
         raise BadRow(missing[0], None, f"a JSON object with {', '.join(_KEYS)}")
-    prompt = _tokens("input_length", row["input_length"])
-    output = _tokens("output_length", row["output_length"])
+    prompt = token_count("input_length", row["input_length"])
+    output = token_count("output_length", row["output_length"])
     return _arrival_s(row["timestamp"]), prompt, output, _ids(row["hash_ids"], prompt, block_tokens)
-
-
-def _object(line: str) -> dict[str, Any]:  # Any: JSON, checked key by key
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise BadRow("row", line, "one JSON object per line") from error
-    if not isinstance(row, dict):
-        raise BadRow("row", line, "one JSON object per line")
-    return row
 
 
 def _arrival_s(value: object) -> float:
@@ -84,20 +70,10 @@ def _arrival_s(value: object) -> float:
     raise BadRow("timestamp", value, "finite milliseconds >= 0")
 
 
-def _tokens(column: str, value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_TOKENS:
-        return value
-    raise BadRow(column, value, TOKENS_ALLOWED)
-
-
 def _ids(value: object, prompt: int, block_tokens: int) -> tuple[int, ...]:
-    if not isinstance(value, list):
-        raise BadRow("hash_ids", value, _IDS_ALLOWED)
-    for item in value:
-        if type(item) is not int or not 0 <= item < 1 << 63:  # bool is an int, but not an id
-            raise BadRow("hash_ids", item, _IDS_ALLOWED)
+    ids = whole_ids("hash_ids", value, _IDS_ALLOWED)
     blocks = -(-prompt // block_tokens)
-    if len(value) != blocks:
+    if len(ids) != blocks:
         allowed = f"{blocks}, one per {block_tokens} of {prompt} prompt tokens"
-        raise BadRow("hash_ids", f"{len(value)} ids", allowed)
-    return tuple(value)
+        raise BadRow("hash_ids", f"{len(ids)} ids", allowed)
+    return ids

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from reference_impl.latency.api import LatencyModel, Work
 from reference_impl.latency.devices import HARDWARE, hardware
 from reference_impl.latency.hf_config import model
 from reference_impl.latency.linear import DecodeFit, Linear, constant
+from reference_impl.latency.measured import Coefficients, Measured
 from reference_impl.latency.profile import profile
 from reference_impl.latency.roofline import Roofline, roofline
 from reference_impl.latency.table import Table
@@ -63,7 +65,10 @@ def assert_piece_holds(cost: LatencyModel, work: Work) -> None:
             assert piece.first_s + times * piece.growth_s == pytest.approx(expected_s, rel=1e-9)
 
 
+BENT = Coefficients(0.01, (0, 8, 64), (2e-3, 1e-3, 4e-4), 1e-4, 5e-4, 1e-7, 1e-6, 3e-6, gap_s=1e-3, gap_sequence_s=1e-5)
 MODELS: list[LatencyModel] = [
+    Measured(BENT, "tiny"),
+    Measured(replace(BENT, padded_context_s=2e-6), "tiny", name="measured, padded"),
     *(roofline(item, model("llama-3-8b")) for item in HARDWARE.values()),
     roofline(hardware("h100"), model("llama-3-70b"), tp=4, backend="vllm-v0"),
     roofline(hardware("a100-80g"), model("opt-13b"), backend="none"),

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from reference_impl.latency.devices import hardware
 from reference_impl.latency.errors import ProfileError
 from reference_impl.latency.hf_config import model
+from reference_impl.latency.roofline import roofline
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],
@@ -92,8 +94,7 @@ def test_head_dim_may_differ_from_hidden_over_heads(config: Any) -> None:
         ({"num_attention_heads": 48}, "hidden_size 4096 is no multiple of num_attention_heads 48; give head_dim"),
         ({"hidden_size": 16}, "hidden_size 16 is no multiple of num_attention_heads 32"),
         ({"head_dim": 0}, "head_dim is 0; it must be a positive integer"),
-        ({"torch_dtype": "float8_e4m3fn"}, "torch_dtype is 'float8_e4m3fn'; only bfloat16 and float16"),
-        ({"dtype": "float32"}, "dtype is 'float32'; only bfloat16 and float16"),
+        ({"torch_dtype": "float8_e4m3fn"}, "torch_dtype is 'float8_e4m3fn'; only float32, bfloat16, float16"),
         ({"num_local_experts": 8}, "num_local_experts is 8; a mixture of experts is not modelled"),
         ({"kv_lora_rank": 512}, r"kv_lora_rank is 512; latent attention \(MLA\) is not modelled"),
     ],
@@ -139,3 +140,20 @@ def test_a_degree_that_does_not_divide_the_heads_is_refused(tp: int) -> None:
 def test_kv_heads_are_repeated_where_there_are_more_devices() -> None:
     assert model("llama-3-8b").kv_dim_per_device(4) == 2 * 128
     assert model("llama-3-8b").kv_dim_per_device(16) == 128
+
+
+@pytest.mark.parametrize("name", ["tiny", "llama-30m"])
+def test_the_engines_own_models_are_known_by_name(name: str) -> None:
+    shape = model(name)
+    assert shape.name == name
+    assert shape.kv_bytes_per_token > 0
+    with pytest.raises(ProfileError, match=rf"unknown model.*{name}"):
+        model("no-such-model")
+
+
+def test_float32_takes_twice_the_bytes_and_is_no_matter_for_the_roofline(config: Any) -> None:
+    single, half = model(config(dtype="float32")), model(config(torch_dtype="bfloat16"))
+    assert single.kv_bytes_per_token == 2 * half.kv_bytes_per_token
+    assert roofline(hardware("a100-80g"), half).name
+    with pytest.raises(ProfileError, match=r"take 4 bytes each.*semiflow profile"):
+        roofline(hardware("a100-80g"), single)

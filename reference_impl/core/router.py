@@ -1,4 +1,4 @@
-"""The job executor in the simulator: what it knows of the instances, and its decisions."""
+"""A job executor's decisions: what it knows of the instances, and what its dispatch policy makes of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from policies.api import (
     Dispatch,
+    DispatchPolicy,
     Estimate,
     InstanceView,
     Observer,
@@ -15,12 +16,16 @@ from policies.api import (
     PolicyEvent,
     Reject,
     RequestView,
+    Role,
 )
 from reference_impl.core.failure import RAISED, policy_failure
-from reference_impl.core.instance import PREFILL_ROLES, Instance
-from reference_impl.core.spec import ClusterSpec
-from reference_impl.latency.estimate import ModelEstimate
-from reference_impl.simulator.order import time_key
+from reference_impl.core.moments import time_key
+
+PHASE_ROLES: dict[Phase, frozenset[Role]] = {
+    "prefill": frozenset(("colocated", "prefill", "semi_pd")),
+    "decode": frozenset(("decode",)),
+}
+"""Which instances are asked about at all: those that prefill a new request, and those that take one over."""
 
 
 class KnownCluster:
@@ -28,41 +33,54 @@ class KnownCluster:
 
     __slots__ = ("estimate", "instances", "known", "now_s", "phase", "place")
 
-    def __init__(self, phase: Phase, members: Sequence[Instance], estimate: Estimate) -> None:
+    def __init__(self, phase: Phase, estimate: Estimate) -> None:
         self.phase: Phase = phase
         self.now_s = 0.0
         self.estimate = estimate
-        self.known: list[InstanceView] = [member.view(0.0) for member in members]
-        self.instances = tuple(self.known)
+        self.known: list[InstanceView] = []
+        self.instances: tuple[InstanceView, ...] = ()
         """What the policy is shown of :attr:`known`."""
-        self.place = {member.instance_id: place for place, member in enumerate(members)}
+        self.place: dict[int, int] = {}
+
+    def set_members(self, views: Sequence[InstanceView]) -> None:
+        """The instances are these from now on; of one that stays, the younger of the two views stands."""
+        before = {view.instance_id: view for view in self.known}
+        chosen = {view.instance_id: view for view in views if view.role in PHASE_ROLES[self.phase]}
+        self.known = [
+            max(before.get(instance_id, view), view, key=lambda known: known.observed_at_s)
+            for instance_id, view in sorted(chosen.items())
+        ]
+        self.place = {view.instance_id: place for place, view in enumerate(self.known)}
 
 
 class Router:
     """Keeps reported views and asks the dispatch policy; checks what it answers.
 
-    A view is taken when an instance reports and becomes known ``report_delay_s`` later.
+    A view is taken when an instance reports and becomes known ``delay_s`` later.  ``members`` are the ready instances,
+    as they are known at the start.
     """
 
-    def __init__(self, spec: ClusterSpec, instances: Sequence[Instance]) -> None:
-        policy = self.policy = spec.dispatch
+    def __init__(
+        self, policy: DispatchPolicy, delay_s: float, estimate: Estimate, members: Sequence[InstanceView]
+    ) -> None:
+        self.policy = policy
         self.observer = policy if isinstance(policy, Observer) else None
-        self._delay_s = spec.report_delay_s
-        estimate = ModelEstimate(spec.instances[0].latency)
+        self._delay_s = delay_s
         self._reported: deque[tuple[float, InstanceView]] = deque()
         self._events: deque[tuple[float, PolicyEvent]] = deque()
-        prefill = [i for i in instances if i.spec.role in PREFILL_ROLES]
-        self._prefill = KnownCluster("prefill", prefill, estimate)
-        self._decode = KnownCluster("decode", [i for i in instances if i.spec.role == "decode"], estimate)
-        self._seats = {
-            instance.instance_id: [
-                (cluster.known, cluster.place[instance.instance_id])
-                for cluster in (self._prefill, self._decode)
-                if instance.instance_id in cluster.place
-            ]
-            for instance in instances
-        }
+        self._prefill = KnownCluster("prefill", estimate)
+        self._decode = KnownCluster("decode", estimate)
+        self._seats: dict[int, list[tuple[list[InstanceView], int]]] = {}
         """Where an instance's view goes."""
+        self.set_members(members)
+
+    def set_members(self, views: Sequence[InstanceView]) -> None:
+        """Instances came or went: ``views`` are the ready ones. What is under way of others is forgotten."""
+        self._seats = {view.instance_id: [] for view in views}
+        for cluster in (self._prefill, self._decode):
+            cluster.set_members(views)
+            for instance_id, place in cluster.place.items():
+                self._seats[instance_id].append((cluster.known, place))
 
     def report(self, view: InstanceView) -> None:
         """An instance reports itself as it is now."""
@@ -82,10 +100,15 @@ class Router:
             self._events.append((event.at_s + self._delay_s, event))
 
     def route(self, request: RequestView, phase: Phase, now_s: float) -> Dispatch | Reject | None:
-        """The policy's decision. Raises PolicyError for one that names an instance it was not shown."""
+        """The policy's decision; None, also where no instance serves this phase: ask again when one reports or comes.
+
+        Raises PolicyError for a decision that names an instance which the policy was not shown.
+        """
         cluster = self._prefill if phase == "prefill" else self._decode
         if self._reported or self._events:
             self._learn(now_s)
+        if not cluster.known:
+            return None
         cluster.now_s = now_s
         cluster.instances = tuple(cluster.known)
         try:
@@ -93,6 +116,10 @@ class Router:
         except RAISED as error:
             doing = f"dispatching request {request.request_id} at {now_s:.6f} s"
             raise policy_failure(self.policy, doing, error) from error
+        self._check(request, decision, cluster)
+        return decision
+
+    def _check(self, request: RequestView, decision: Dispatch | Reject | None, cluster: KnownCluster) -> None:
         if type(decision) is Dispatch:
             if type(decision.instance_id) is not int or decision.instance_id not in cluster.place:
                 self._refuse(request, decision, f"one of the instances {sorted(cluster.place)}")
@@ -105,7 +132,6 @@ class Router:
             self._refuse(request, decision, "a text as reason")
         elif decision is not None and type(decision) is not Reject:
             self._refuse(request, decision, "a Dispatch, a Reject or None")
-        return decision
 
     def _learn(self, now_s: float) -> None:
         key = time_key(now_s)
@@ -119,7 +145,7 @@ class Router:
                 raise policy_failure(self.policy, f"observing {event}", error) from error
 
     def _know(self, view: InstanceView) -> None:
-        for instances, place in self._seats[view[0]]:
+        for instances, place in self._seats.get(view[0], ()):
             instances[place] = view
 
     def _refuse(self, request: RequestView, decision: object, allowed: str) -> None:

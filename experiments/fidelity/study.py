@@ -1,0 +1,173 @@
+"""A whole study: profile, live runs, simulated runs, verdict."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.config import RunConfig
+from experiments.config_base import ConfigError
+from experiments.config_build import build_trace
+from experiments.config_file import to_yaml
+from experiments.fidelity.config import FidelityConfig, Setting, calibration, settings, slug
+from experiments.fidelity.hosts import RUN, LiveHost, simulated_config
+from experiments.fidelity.measures import FIGURES, Measures
+from experiments.fidelity.runs import LiveRuns, Progress, live_run, live_runs, simulated_run
+from experiments.fidelity.verdict import Bar, Compared, Pair, Ranking, bars, compared, decisions_bar, pairs_of, rankings
+from experiments.manifest import environment
+from experiments.profiling.result import overheads_in
+from experiments.profiling.run import add_live_run
+from experiments.run_folder import write_json
+from experiments.serve_build import build_live
+from reference_impl.latency.measured import read_measured
+
+PROFILE, RESULT, PAGE, CONFIG = "profile.json", "fidelity.json", "fidelity.html", "fidelity.yaml"
+Profiler = Callable[[RunConfig, Path], None]
+"""Measures the engine of a configuration into a profile's file."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """All that was found."""
+
+    config: FidelityConfig
+    rows: tuple[Compared, ...]
+    pairs: tuple[Pair, ...]
+    rankings: tuple[Ranking, ...]
+    bars: tuple[Bar, ...]
+    facts: Mapping[str, Mapping[str, Any]]
+    """Name of a setting with its trace -> measures of its runs, live and simulated."""
+    profile: Mapping[str, Any]
+
+    @property
+    def reached(self) -> bool:
+        """Whether every demand was met."""
+        return all(bar.reached for bar in self.bars)
+
+    def to_json(self) -> dict[str, Any]:
+        """Ready for ``json.dumps``."""
+        told = {key: self.profile.get(key) for key in ("provenance", "errors", "overheads", "drift", "environment")}
+        return {
+            "config": self.config.model_dump(mode="json"),
+            "reached": self.reached,
+            "bars": [bar._asdict() for bar in self.bars],
+            "rankings": [ranking._asdict() for ranking in self.rankings],
+            "pairs": [{**pair._asdict(), "kept": pair.kept} for pair in self.pairs],
+            "figures": [{**row._asdict(), "error": row.error, "spread": row.spread} for row in self.rows],
+            "runs": dict(self.facts),
+            "profile": told,
+            "environment": environment(),
+        }
+
+
+def run_study(
+    config: FidelityConfig,
+    out: Path,
+    host: LiveHost,
+    profiler: Profiler,
+    *,
+    profile: Path | None = None,
+    source: str = "fidelity",
+    progress: Progress | None = None,
+) -> Study:
+    """Do what is missing under ``out`` and compare. Without a ``profile`` this machine is profiled first.
+
+    Everything that the configuration names is looked up before the first run. Raises what ``experiments.run.execute``
+    and the live host raise.
+    """
+    wanted = settings(config, source)
+    _check(wanted)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / CONFIG).write_text(to_yaml(config), encoding="utf-8")
+    found = _profiled(config, wanted[0].config, out, host, profiler, profile, source, progress)
+    live = live_runs(wanted, config.repeats, host, out, config.warmup_requests, progress)
+    simulated = {
+        (each.trace, each.name): simulated_run(
+            simulated_config(each.config, out / PROFILE, overheads_in(found)),
+            out / slug(each.trace) / each.name / "simulated",
+            config.warmup_requests,
+        )
+        for each in wanted
+    }
+    study = judged(config, wanted, live, simulated, found)
+    write_json(out / RESULT, study.to_json())
+    return study
+
+
+def judged(
+    config: FidelityConfig,
+    wanted: Sequence[Setting],
+    live: LiveRuns,
+    simulated: Mapping[tuple[str, str], Measures],
+    profile: Mapping[str, Any],
+) -> Study:
+    """The study of finished runs."""
+    rows: list[Compared] = []
+    facts: dict[str, dict[str, Any]] = {}
+    for each in wanted:
+        mine, made = live[each.trace][each.name], simulated[each.trace, each.name]
+        rows += compared(each.trace, each.dispatch, each.batch, mine, made, FIGURES)
+        facts[f"{each.trace}: {each.name}"] = {"live": [dict(run) for run in mine], "simulated": dict(made)}
+    common = {each.trace: each.common for each in wanted}
+    pairs = [
+        *pairs_of(rows, "dispatch", config.dispatch, common, config.min_effect),
+        *pairs_of(rows, "batch", config.batch, common, config.min_effect),
+    ]
+    everyone = [run for members in live.values() for runs in members.values() for run in runs]
+    found = (*bars(rows, pairs, config.bars), *decisions_bar(everyone))
+    return Study(config, tuple(rows), tuple(pairs), tuple(rankings(pairs)), found, facts, profile)
+
+
+def _profiled(
+    config: FidelityConfig,
+    engine: RunConfig,
+    out: Path,
+    host: LiveHost,
+    profiler: Profiler,
+    given: Path | None,
+    source: str,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """The profile in ``out``: the given one, or that of an earlier attempt, or a new one, overheads added."""
+    path = out / PROFILE
+    if given is None and not path.exists():
+        _tell(progress, "profiling")
+        profiler(engine, path)
+    content = _read_profile(path if given is None else given)
+    wanted = calibration(config, source)
+    if wanted is not None and overheads_in(content) is None:
+        _tell(progress, "calibration run")
+        folder = out / "calibration"
+        live_run(wanted, host, folder, 0)
+        write_json(path, content)
+        return add_live_run(engine, path, folder / RUN)
+    write_json(path, content)
+    return content
+
+
+def _read_profile(path: Path) -> dict[str, Any]:
+    read_measured(path)  # says what is wrong with it
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def _check(wanted: Sequence[Setting]) -> None:
+    """Raises ConfigError, UnknownPolicy and the like before anything runs."""
+    for setting in wanted:
+        instances = build_live(setting.config, None).instances
+        trace = build_trace(setting.config.workload, setting.config.seed)
+        limit = min(instance.max_request_tokens for instance in instances)
+        largest = int((trace.prompt_tokens + trace.output_tokens).max())
+        if largest > limit:
+            raise ConfigError(
+                f"trace {setting.trace!r}: a request has {largest} tokens; allowed: at most {limit}, for every"
+                " instance must take it; clip them (workload.max_total_tokens) or give more fleet.kv_blocks"
+            )
+
+
+def _tell(progress: Progress | None, what: str) -> None:
+    if progress is not None:
+        progress(0, 1, what)

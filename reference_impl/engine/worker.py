@@ -1,0 +1,138 @@
+"""A worker: the process that computes one lane's iterations. It is forked with torch imported, see ``launcher.py``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from reference_impl.engine.api import ChunkRow, DecodeRow, EngineError, ForwardBatch, SamplingParams, WorkerDiedError
+from reference_impl.engine.frames import receive_frame, send_frame
+from reference_impl.engine.kv_cache import KvLayout, KvPool
+from reference_impl.engine.local_executor import Runner
+from reference_impl.engine.process_executor import Breakdown, serve_iterations
+from reference_impl.engine.progress import LayerProgress
+from reference_impl.engine.share import Share
+from reference_impl.engine.weights import ModelSource, ensure_weights
+
+_WARM_UP = -1
+"""A request id that no request has."""
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What a worker is to be."""
+
+    source: ModelSource
+    weights_folder: Path
+    """Where drawn or converted weights are kept."""
+    pool: Path | None
+    """Its instance's KV pool; None: memory of its own, on the device."""
+    layout: KvLayout
+    blocks: int
+    epoch_s: float
+    """``time.monotonic()`` at the run's second 0."""
+    progress: Path | None = None
+    """Where it notes the layers that it has written."""
+    share_file: Path | None = None
+    share: float | None = None
+    """The part of one core that it may use; None: as much as it gets."""
+    cores: tuple[int, ...] | None = None
+    """Those that it keeps to."""
+    log: Path | None = None
+    """Where its stdout and stderr go."""
+
+
+class Ready(NamedTuple):
+    """A worker's first word."""
+
+    pid: int
+
+
+def work(sock: socket.socket) -> int:
+    """Be the worker that comes as the first message; the exit code."""
+    spec = receive_frame(sock)
+    assert isinstance(spec, WorkerSpec)
+    try:
+        _settle(spec)
+        die_with(sock)
+        progress = LayerProgress(spec.progress) if spec.progress is not None else None
+        runner = _runner(spec, progress)
+        warm_up(runner, spec.layout.block_tokens)
+        send_frame(sock, Ready(os.getpid()))
+        serve_iterations(sock, runner, progress)
+    except WorkerDiedError:
+        return 0  # nobody listens any more
+    except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the instance and into the log
+        traceback.print_exc()
+        return _complain(sock, error)
+    return 0
+
+
+def warm_up(runner: Runner, block_tokens: int) -> None:
+    """Run a prompt and a decode, so that the first real ones are not slower than the others. Writes KV to block 0."""
+    runner.admit(_WARM_UP, SamplingParams(max_tokens=2, temperature=0.0))
+    runner.run(ForwardBatch(0, (ChunkRow(_WARM_UP, [0], 0, [0], True),), ()))
+    if block_tokens > 1:
+        runner.run(ForwardBatch(0, (), (DecodeRow(_WARM_UP, None, 1, [0]),)))
+    runner.forget([_WARM_UP])
+
+
+def _settle(spec: WorkerSpec) -> None:
+    if spec.log is not None:
+        spec.log.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(spec.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        for stream in (1, 2):
+            os.dup2(descriptor, stream)
+        os.close(descriptor)
+    if spec.cores is not None and hasattr(os, "sched_setaffinity"):
+        try:
+            os.sched_setaffinity(0, spec.cores)
+        except OSError as error:
+            allowed = sorted(os.sched_getaffinity(0))
+            raise EngineError(f"a worker cannot keep to cores {spec.cores} ({error}); allowed: {allowed}") from error
+
+
+def die_with(sock: socket.socket) -> None:
+    """End this process as soon as its instance is gone, also in the middle of a forward."""
+    if not hasattr(select, "POLLRDHUP"):
+        return  # then it ends when it has something to say, or waits for more
+    poll = select.poll()
+    poll.register(sock, select.POLLRDHUP)
+
+    def watch() -> None:
+        poll.poll()
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _runner(spec: WorkerSpec, progress: LayerProgress | None) -> Runner:
+    from reference_impl.engine.runner import Runner as ModelRunner
+
+    if spec.pool is None:
+        pool = KvPool.create(None, spec.layout, spec.blocks, spec.source.device)
+    else:
+        pool = KvPool.open(spec.pool, spec.layout, spec.blocks)
+    return ModelRunner(
+        ensure_weights(spec.source, spec.weights_folder),
+        spec.source,
+        pool,
+        share=Share(spec.share_file, spec.share) if spec.share_file is not None else None,
+        on_layer=progress.wrote if progress is not None else None,
+        clock=lambda: time.monotonic() - spec.epoch_s,
+    )
+
+
+def _complain(sock: socket.socket, error: Exception) -> int:
+    what = str(error) if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
+    with contextlib.suppress(WorkerDiedError):
+        send_frame(sock, Breakdown(f"a worker could not start: {what}"))
+    return 1

@@ -1,0 +1,240 @@
+"""Bringing a deployment up on this host, and taking it down.
+
+The launcher of workers comes first: it imports torch while Ray starts. Whatever goes wrong, everything that was started
+is ended, and what lies in shared memory is removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from reference_impl.engine.launching import Launcher
+from reference_impl.engine.shared_files import RunLock, sweep_dead
+from reference_impl.serve.http_server import bind
+from reference_impl.serve.messages import Member, Status
+from reference_impl.serve.ray_cluster import RAY_LOGS, LaunchError, ray_cluster, without_warnings
+from reference_impl.serve.spec import LiveSpec
+from reference_impl.serve.watching import Watch
+
+Report = Callable[[str], None]
+"""Is told what happens, a line at a time."""
+_START_S = 180.0
+"""Drawing the weights of a model of some size takes its time."""
+_LOOK_S = 0.2
+
+
+@dataclass
+class Running:
+    """A deployment that is up."""
+
+    spec: LiveSpec
+    url: str
+    ready_s: float
+    """From the start to the moment in which it was ready."""
+    dashboard_url: str | None
+    _launcher: list[Launcher]
+    _watch: Watch
+    _report: Report
+
+    def wait(self, seconds: float) -> None:
+        """Keep it running for a while: a launcher that died is replaced."""
+        end_s = time.monotonic() + seconds
+        while (left_s := end_s - time.monotonic()) > 0:
+            if not self._launcher[0].alive():
+                self._report("the workers' launcher has died; starting another one")
+                self._launcher[0].close()
+                self._launcher[0] = Launcher(self.spec.folder)
+            time.sleep(min(_LOOK_S, left_s))
+
+    @property
+    def launcher_pid(self) -> int:
+        """The process that the instances' workers are forked from."""
+        return self._launcher[0].pid
+
+    @property
+    def status(self) -> Status:
+        """Who is there now."""
+        return self._watch.wait(lambda _: True, _START_S)
+
+    def drain(self) -> Status | None:
+        """Accept nothing new, finish what runs, write all rows; None where that took far too long."""
+        self._report("finishing what runs")
+        try:
+            return self._watch.drain(self.spec.timing.drain_s)
+        except TimeoutError:
+            return None
+
+
+@contextlib.contextmanager
+def launched(
+    spec: LiveSpec, report: Report, *, cores: tuple[int, ...] | None = None, dashboard: bool = False
+) -> Iterator[Running]:
+    """A deployment that is ready, for as long as the context lasts. ``cores``: where all but the workers run.
+
+    Raises LaunchError, EngineError.
+    """
+    stack = contextlib.ExitStack()
+    try:
+        yield _bring_up(stack, spec, report, cores, dashboard)
+    finally:
+        with _undisturbed(report):
+            stack.close()
+
+
+def _bring_up(
+    stack: contextlib.ExitStack, spec: LiveSpec, report: Report, cores: tuple[int, ...] | None, dashboard: bool
+) -> Running:
+    started_s = time.monotonic()
+    _check_port(spec)
+    sweep_dead()
+    stack.callback(RunLock(spec.run).release)
+    spec.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    stack.callback(shutil.rmtree, spec.folder, ignore_errors=True)
+    stack.enter_context(_on_cores(cores))
+    launcher = [Launcher(spec.folder)]
+    stack.callback(lambda: launcher[0].close())
+    arrivals = _Arrivals(report, started_s)
+    watch = stack.enter_context(Watch(spec, arrivals.note))
+    report("starting Ray")
+    dashboard_url = stack.enter_context(ray_cluster(dashboard))
+    report(f"starting {_summary(spec)}")
+    stack.enter_context(_serving(spec))
+    _await_ready(spec, watch)
+    url = f"http://{_in_url(spec.http.host)}:{spec.port}"
+    return Running(spec, url, time.monotonic() - started_s, dashboard_url, launcher, watch, report)
+
+
+def _check_port(spec: LiveSpec) -> None:
+    """Two deployments on one port would share its clients."""
+    try:
+        bind(spec.http.host, spec.port, shared=False).close()
+    except OSError as error:
+        raise LaunchError(
+            f"{spec.http.host}:{spec.port} cannot be listened at: {error.strerror or error}; choose another port"
+        ) from error
+
+
+def _await_ready(spec: LiveSpec, watch: Watch) -> None:
+    """Return once everybody has come; raise LaunchError where somebody says that it cannot."""
+
+    def settled(status: Status) -> bool:
+        return any(member.state == "failed" for member in status.members) or is_complete(spec, status)
+
+    try:
+        status = watch.wait(settled, _START_S)
+    except TimeoutError as error:
+        raise LaunchError(f"the deployment was not ready after {_START_S:g} s; the logs are in {RAY_LOGS}") from error
+    if any(member.state == "failed" for member in status.members):
+        raise LaunchError("; ".join(status.details))
+
+
+def is_complete(spec: LiveSpec, status: Status) -> bool:
+    """Whether everybody that is configured is there and ready."""
+    wanted = spec.front_doors + spec.job_executors + len(spec.instances)
+    return sum(member.state == "ready" for member in status.members) >= wanted
+
+
+@contextlib.contextmanager
+def _serving(spec: LiveSpec) -> Iterator[None]:
+    """The application is on its way; at the end it is gone."""
+    with without_warnings():
+        from ray import serve
+
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        from reference_impl.serve.deployment import application
+
+        serve.start(proxy_location="Disabled")
+        try:
+            target = serve.RunTarget(target=application(spec), name=spec.run, route_prefix=None)
+            waits = {"wait_for_ingress_deployment_creation": False, "wait_for_applications_running": False}
+            serve.run_many([target], **waits)
+        except BaseException:
+            serve.shutdown()
+            raise
+    try:
+        yield
+    finally:
+        with without_warnings():
+            serve.shutdown()
+
+
+@contextlib.contextmanager
+def _on_cores(cores: tuple[int, ...] | None) -> Iterator[None]:
+    """This process and what it starts keep to ``cores``."""
+    if cores is None or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, cores)
+    except OSError as error:
+        raise LaunchError(f"cores {list(cores)} cannot be used: {error}; there are {sorted(before)}") from error
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextlib.contextmanager
+def _undisturbed(report: Report) -> Iterator[None]:
+    """Signals wait: what was started must be ended."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    chosen = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in chosen}
+    for number in chosen:
+        signal.signal(number, lambda *_: report("stopping already; this takes a few seconds"))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Arrivals:
+    """Reports each process once it is ready, and again when another one takes its place."""
+
+    def __init__(self, report: Report, started_s: float) -> None:
+        self._report = report
+        self._started_s = started_s
+        self._ready: set[tuple[str, int]] = set()
+        self._log_error = ""
+
+    def note(self, status: Status) -> None:
+        """What the cluster manager says now."""
+        now_s = time.monotonic() - self._started_s
+        ready = {(_name(member), member.generation) for member in status.members if member.state != "starting"}
+        for name, _ in sorted(ready - self._ready):
+            self._report(f"{name} is ready after {now_s:.1f} s")
+        for name, _ in sorted(self._ready - ready):
+            self._report(f"{name} is gone after {now_s:.1f} s; another process takes its place")
+        self._ready = ready
+        if status.log_error and not self._log_error:
+            self._log_error = status.log_error
+            self._report(f"the event log ends here: {status.log_error}; serving goes on without it")
+
+
+def _name(member: Member) -> str:
+    if member.kind == "task_executor":
+        return f"instance {member.seat} ({member.role})"
+    return f"{member.kind.replace('_', ' ')} {member.seat}"
+
+
+def _summary(spec: LiveSpec) -> str:
+    parts = ((spec.front_doors, "front door"), (spec.job_executors, "job executor"), (len(spec.instances), "instance"))
+    return ", ".join(f"{count} {name}{'s' if count > 1 else ''}" for count, name in parts)
+
+
+def _in_url(host: str) -> str:
+    """A host as a client on this machine writes it."""
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{reachable}]" if ":" in reachable else reachable

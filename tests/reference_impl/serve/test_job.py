@@ -1,0 +1,310 @@
+"""One request at the front door, driven through every order of events up to a depth by a small model of the world."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import pytest
+
+from policies.api import Dispatch, Phase, RequestView
+from reference_impl.engine.api import EngineRequest, FinishReason, SampledToken, SamplingParams
+from reference_impl.engine.step import Parcel
+from reference_impl.serve.http.errors import ServingError
+from reference_impl.serve.job import Job, Note
+from reference_impl.serve.messages import Adopt, Answer, Cancel, End, Failed, Release, Submit, Tokens
+
+REQUEST = EngineRequest(RequestView(7, 0.0, 3), (1, 2, 3), SamplingParams(3))
+ANSWER = (10, 11, 12)
+"""The tokens that any chain of instances yields for it."""
+PREFILL, DECODE, BOTH = 0, 1, 2
+"""A prefill, a decode and a colocated instance."""
+
+
+@dataclass
+class Held:
+    """What an instance has of the request."""
+
+    attempt: int
+    generated: int
+    waiting: bool = False
+    """Prefilled, its KV to be pulled."""
+    pulling: bool = False
+
+
+@dataclass
+class World:
+    """Instances and a job executor that do what they are told, when the test lets them; the job's effects."""
+
+    job: Any = None
+    asked: tuple[int, Phase] | None = None
+    held: dict[int, Held] = field(default_factory=dict)
+    given: list[int] = field(default_factory=list)
+    ends: list[str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+    told: list[tuple[int, Any]] = field(default_factory=list)
+
+    def now_s(self) -> float:
+        return 1.0
+
+    def ask(self, job: Job, phase: Phase) -> None:
+        self.asked = (job.attempt, phase)
+
+    def withdraw(self, job: Job) -> None:
+        assert self.asked is not None, "nothing was asked"
+        self.asked = None
+
+    def tell(self, instance_id: int, message: tuple[object, ...]) -> None:
+        self.told.append((instance_id, message))
+        match message:
+            case Submit():
+                assert instance_id not in self.held, "submitted twice"
+                self.held[instance_id] = Held(message.attempt, len(message.request.generated))
+            case Adopt():
+                assert instance_id not in self.held, "adopted twice"
+                self.held[instance_id] = Held(message.attempt, len(message.request.generated), pulling=True)
+            case Release() | Cancel() | End():
+                self.held.pop(instance_id, None)
+
+    def deliver(self, job: Job, tokens: tuple[SampledToken, ...], finish: FinishReason | None) -> None:
+        assert not self.ends, f"a token after {self.ends}"
+        self.given += [sampled.token for sampled in tokens]
+        if finish is not None:
+            self.ends.append(finish)
+
+    def give_up(self, job: Job, error: ServingError) -> None:
+        assert not self.ends, f"an error after {self.ends}"
+        self.ends.append(f"{error.status} {error.code}")
+
+    def note(self, job: Job, note: Note) -> None:
+        self.notes.append(note)
+
+    # ------------------------------------------------------------------------------------------------- what may happen
+
+    def choices(self) -> dict[str, Callable[[], None]]:
+        """Everything that can happen next."""
+        job = self.job
+        found: dict[str, Callable[[], None]] = {}
+        if self.asked is not None:
+            phase = self.asked[1]
+            for number in (DECODE,) if phase == "decode" else (PREFILL, BOTH):
+                if number not in self.held:
+                    found[f"choose {number}"] = partial(self.answer, Dispatch(number))
+            if phase == "prefill":
+                found["choose both"] = lambda: self.answer(Dispatch(PREFILL, DECODE))
+            found["reject"] = lambda: self.answer(reject="full")
+            found["no decision"] = lambda: self.answer(failure="the policy failed")
+            found["executor dies"] = job.executor_lost
+        for number, held in list(self.held.items()):
+            found[f"{number} dies"] = partial(self.die, number)
+            found[f"{number} fails"] = partial(self.fail, number, held, retry=True)
+            if held.pulling:
+                found[f"{number} adopts"] = partial(self.adopt, number, held)
+            elif not held.waiting:
+                found[f"{number} yields"] = partial(self.step, number, held)
+                found[f"{number} refuses"] = partial(self.fail, number, held, retry=False)
+                if number == DECODE:
+                    found[f"{number} drops"] = partial(self.drop, number, held)
+        if not self.ends and "left" not in self.ends:
+            found["client leaves"] = lambda: self.leave(job.cancel, "gone")
+            found["client has enough"] = lambda: self.leave(job.end)
+        return found
+
+    def answer(self, dispatch: Dispatch | None = None, reject: str | None = None, failure: str | None = None) -> None:
+        assert self.asked is not None
+        attempt, self.asked = self.asked[0], None
+        self.job.answered(Answer(7, attempt, dispatch, reject, failure))
+
+    def step(self, number: int, held: Held) -> None:
+        """A token; a prefill instance hands over unless it was the last."""
+        position = held.generated
+        held.generated += 1
+        last = held.generated == len(ANSWER)
+        handing_over = number == PREFILL and not last
+        if last:
+            del self.held[number]
+        held.waiting = handing_over
+        token = SampledToken(7, ANSWER[position])
+        finish: FinishReason | None = "length" if last else None
+        self.job.said(number, Tokens(7, held.attempt, position, (token,), finish), 2.0)
+        if handing_over and self.held.get(number) is held:
+            self.job.prefilled(number, held.attempt, Parcel(7, number, 3, (0,), "shm:", "p", ()))
+
+    def adopt(self, number: int, held: Held) -> None:
+        held.pulling = False
+        self.job.adopted(number, held.attempt)
+
+    def drop(self, number: int, held: Held) -> None:
+        del self.held[number]
+        self.job.dropped(number, held.attempt)
+
+    def fail(self, number: int, held: Held, *, retry: bool) -> None:
+        del self.held[number]
+        self.job.failed(number, Failed(7, held.attempt, "worker died" if retry else "too long", retry))
+
+    def die(self, number: int) -> None:
+        """Its connection breaks; what else pulls from it fails by itself, later."""
+        del self.held[number]
+        self.job.lost(number, f"instance {number} is gone")
+
+    def leave(self, how: Callable[..., None], *arguments: str) -> None:
+        self.ends.append("left")
+        how(*arguments)
+
+    def check(self) -> None:
+        assert self.given == list(ANSWER[: len(self.given)]), "tokens lost, doubled or out of order"
+        assert len(self.ends) <= 1
+        if self.ends:
+            assert self.job.state == "over"
+            assert not self.held, f"{self.held} still hold something of a request that is over"
+            assert self.asked is None
+        else:
+            waits = self.asked is not None or any(not held.waiting for held in self.held.values())
+            assert waits, "nobody will ever do anything for it again"
+
+
+def begin(max_failures: int = 2) -> World:
+    world = World()
+    world.job = Job(REQUEST, world, max_failures)
+    world.job.start()
+    return world
+
+
+def follow(*steps: str, max_failures: int = 2) -> World:
+    world = begin(max_failures)
+    for step in steps:
+        world.choices()[step]()
+        world.check()
+    return world
+
+
+def test_every_order_of_events_gives_each_token_once_and_one_end() -> None:
+    depth, ends, runs = 7, set(), 0
+    frontier: list[tuple[str, ...]] = [()]
+    while frontier:
+        path = frontier.pop()
+        world = follow(*path)
+        runs += 1
+        ends.update(world.ends)
+        if not world.ends and len(path) < depth:
+            frontier += [(*path, choice) for choice in world.choices()]
+    assert runs > 10_000
+    assert ends == {
+        "length",
+        "left",
+        "503 rejected",
+        "503 no_instance",
+        "503 instance_failed",
+        "400 context_length_exceeded",
+    }
+
+
+def test_a_request_runs_on_one_instance() -> None:
+    world = follow("choose 2", "2 yields", "2 yields", "2 yields")
+    assert world.ends == ["length"]
+    assert [note.kind for note in world.notes] == ["dispatch"]
+    assert [(task.kind, task.state) for task in world.job.tasks] == [("serve", "done")]
+
+
+def test_a_hand_over_releases_the_source_once_the_kv_is_there() -> None:
+    world = follow("choose 0", "0 yields", "choose 1")
+    assert set(world.held) == {PREFILL, DECODE}
+    world = follow("choose 0", "0 yields", "choose 1", "1 adopts", "1 yields", "1 yields")
+    assert world.ends == ["length"]
+    assert (PREFILL, Release(7)) in world.told
+    assert [(task.kind, task.instance_id, task.state) for task in world.job.tasks] == [
+        ("prefill", 0, "done"),
+        ("decode", 1, "done"),
+    ]
+
+
+def test_a_policy_that_chose_both_instances_is_not_asked_twice() -> None:
+    world = follow("choose both", "0 yields")
+    assert world.asked is None
+    assert isinstance(world.told[-1][1], Adopt)
+
+
+def test_a_failed_instance_is_replaced_and_what_was_given_goes_along() -> None:
+    world = follow("choose 2", "2 yields", "2 dies", "choose 0")
+    assert isinstance(world.told[-1][1], Submit)
+    assert world.told[-1][1].request.generated == ANSWER[:1]
+    assert world.told[-1][1].attempt == 2
+    lost = [note for note in world.notes if note.kind == "lost"]
+    assert [(note.instance_id, note.tokens, note.at_s) for note in lost] == [(BOTH, 1, 1.0)]
+
+
+def test_after_too_many_failures_there_is_one_error() -> None:
+    world = follow("choose 2", "2 dies", "choose 2", "2 fails", max_failures=1)
+    assert world.ends == ["503 instance_failed"]
+    assert [note.kind for note in world.notes][-1] == "reject"
+
+
+def test_preemption_on_a_decode_instance_is_no_failure() -> None:
+    path = ["choose 0", "0 yields", "choose 1", "1 adopts", "1 drops", "choose 0"]
+    world = follow(*path, max_failures=0)
+    assert world.ends == []
+    assert world.job.failures == 0
+
+
+def test_a_source_that_dies_while_its_kv_is_pulled_is_left_to_the_puller() -> None:
+    world = follow("choose 0", "0 yields", "choose 1", "0 dies")
+    assert world.asked is None
+    assert follow("choose 0", "0 yields", "choose 1", "0 dies", "1 adopts", "1 yields", "1 yields").ends == ["length"]
+    assert follow("choose 0", "0 yields", "choose 1", "0 dies", "1 fails").asked == (2, "prefill")
+
+
+def test_words_of_an_earlier_attempt_are_passed_over() -> None:
+    world = follow("choose 2", "2 yields", "2 dies", "choose 2")
+    job = world.job
+    late = SampledToken(7, 99)
+    job.said(BOTH, Tokens(7, 1, 1, (late,), None), 3.0)
+    job.failed(BOTH, Failed(7, 1, "late", True))
+    job.adopted(BOTH, 1)
+    job.dropped(BOTH, 1)
+    job.answered(Answer(7, 1, Dispatch(PREFILL)))
+    assert (world.given, job.state, job.attempt) == ([10], "serving", 2)
+
+
+def test_tokens_that_the_client_has_are_not_given_again() -> None:
+    world = follow("choose 2", "2 yields")
+    again = tuple(SampledToken(7, token) for token in ANSWER[:2])
+    world.job.said(BOTH, Tokens(7, 1, 0, again, None), 3.0)
+    assert world.given == [10, 11]
+
+
+def test_a_gap_in_the_tokens_is_a_failure() -> None:
+    world = follow("choose 2")
+    world.job.said(BOTH, Tokens(7, 1, 2, (SampledToken(7, 12),), None), 3.0)
+    assert (world.given, world.asked) == ([], (2, "prefill"))
+    assert (BOTH, Cancel(7, None)) in world.told
+
+
+def test_an_early_parcel_is_passed_over() -> None:
+    world = follow("choose 0")
+    world.job.prefilled(PREFILL, 1, Parcel(7, 0, 3, (0,), "shm:", "p", (), early=True))
+    assert world.job.state == "serving"
+
+
+@pytest.mark.parametrize(
+    ("path", "finished_by"),
+    [
+        (["choose 2", "2 yields", "client has enough"], "instance"),
+        (["client has enough"], "front door"),
+        (["choose 0", "0 yields", "client has enough"], "front door"),
+        (["choose 0", "0 yields", "choose 1", "client has enough"], "front door"),
+    ],
+)
+def test_a_client_that_has_enough_finishes_the_request(path: list[str], finished_by: str) -> None:
+    world = follow(*path)
+    assert world.job.outcome == "finished"
+    assert any(isinstance(message, End) for _, message in world.told) == (finished_by == "instance")
+    assert any(note.kind == "finish" for note in world.notes) == (finished_by == "front door")
+
+
+def test_a_client_that_left_is_noted_with_its_reason() -> None:
+    world = follow("choose 2", "client leaves")
+    assert world.job.outcome == "cancelled"
+    assert (BOTH, Cancel(7, "gone")) in world.told
+    assert world.notes[-1].reason == "gone"

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import pytest
+
+from policies.api import FleetView, PolicyKind, ScalePlan
+from reference_impl.serve.autoscaling import ReplicasWanted, write_targets
+from reference_impl.serve.messages import Beat
+from reference_impl.serve.registry import Entry
+from reference_impl.serve.scaling import Scaler, Traffic
+
+
+@dataclass
+class Says:
+    answer: Any
+    interval_s: float | None = 2.0
+    seen: list[FleetView] = field(default_factory=list)
+    kind: ClassVar[PolicyKind] = "scaling"
+    name: ClassVar[str] = "says"
+    rng: random.Random = field(init=False, repr=False)
+
+    def scale(self, fleet: FleetView) -> Any:
+        self.seen.append(fleet)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+def scaler(answer: Any, interval_s: float | None = 2.0) -> Scaler:
+    return Scaler(Says(answer, interval_s), {"prefill": 1, "decode": 2})
+
+
+def front_door(arrived: int, finished: int, met: int, generation: int = 1) -> Entry:
+    beat = Beat("ready", arrived=arrived, finished=finished, met_slo=met)
+    return Entry("front_door", 0, generation, "", 1, None, 0.0, beat)
+
+
+def test_a_plan_changes_the_roles_that_it_names() -> None:
+    found = scaler(ScalePlan({"decode": 3}))
+    assert found.ask((), 1.0, None, 0.0)
+    assert found.targets == {"prefill": 1, "decode": 3}
+    assert not found.ask((), 1.0, None, 2.0)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ScalePlan({"decode": 0}),
+        ScalePlan({"decode": 1000}),
+        ScalePlan({"decode": 1.5}),  # type: ignore[dict-item]
+        ScalePlan({"colocated": 1}),
+        None,
+        KeyError("oops"),
+    ],
+)
+def test_a_plan_that_cannot_be_meant_changes_nothing(answer: Any, caplog: pytest.LogCaptureFixture) -> None:
+    found = scaler(answer)
+    assert not found.ask((), 1.0, None, 0.0)
+    assert found.targets == {"prefill": 1, "decode": 2}
+    assert "scaling policy 'says'" in caplog.text or "policy 'says' raised KeyError" in caplog.text
+
+
+def test_the_policy_is_asked_at_its_pace() -> None:
+    found = scaler(ScalePlan({}))
+    assert found.due(0.0)
+    found.ask((), 0.0, None, 0.0)
+    assert [found.due(now_s) for now_s in (1.0, 2.0)] == [False, True]
+    once = scaler(ScalePlan({}), interval_s=None)
+    once.ask((), 0.0, None, 0.0)
+    assert not once.due(1e9)
+
+
+def test_rate_and_attainment_count_from_the_look_before() -> None:
+    traffic = Traffic()
+    traffic.note([front_door(10, 4, 3)])
+    assert traffic.since_last(5.0) == (2.0, 0.75)
+    traffic.note([front_door(16, 4, 3)])
+    assert traffic.since_last(7.0) == (3.0, None)
+    traffic.note([front_door(2, 2, 2, generation=2)])
+    assert traffic.since_last(8.0) == (2.0, 1.0), "one that was replaced begins at 0, what was counted stays"
+
+
+def test_serve_does_what_was_written_down(tmp_path: Path) -> None:
+    path = tmp_path / "targets.json"
+    wanted = ReplicasWanted(str(path), "decode")
+    now = SimpleNamespace(target_num_replicas=2)
+    assert wanted(now) == (2, {})
+    write_targets(path, {"decode": 5})
+    assert wanted(now) == (5, {})
+    path.write_text("{", encoding="utf-8")
+    assert wanted(now) == (2, {})
+    write_targets(path, {"prefill": 1})
+    assert wanted(now) == (2, {})
+    assert json.loads(path.read_text()) == {"prefill": 1}
+
+
+def test_a_decision_that_cannot_be_written_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_targets(tmp_path / "nowhere" / "targets.json", {"decode": 5})
+    assert "the scaling decision {'decode': 5} cannot be written" in caplog.text
