@@ -23,7 +23,7 @@ def blocks(language: str) -> list[str]:
 def commands() -> list[list[str]]:
     """Every ``semiflow`` command in a shell block, as arguments."""
     lines = "\n".join(blocks("sh")).replace("\\\n", " ").splitlines()
-    return [shlex.split(line)[1:] for line in lines if line.startswith("semiflow ")]
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("semiflow ")]
 
 
 @pytest.fixture
@@ -62,3 +62,15 @@ def test_the_comparison_runs_and_resumes(folder: Path, capsys: pytest.CaptureFix
     assert cases == sorted((path.name, path.stat().st_mtime_ns) for path in (folder / "judged" / "cases").iterdir())
     assert len(json.loads((folder / "judged.json").read_text(encoding="utf-8"))["cases"]) == len(cases) == 20
     assert "<svg" in (folder / "judged" / "report.html").read_text(encoding="utf-8")
+
+
+def test_every_command_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in {arguments[0] for arguments in commands()}:
+        assert run([name, "--help"]) == 0
+    capsys.readouterr()
+
+
+def test_the_live_configuration_can_be_served(capsys: pytest.CaptureFixture[str]) -> None:
+    configuration = next(arguments[1] for arguments in commands() if arguments[0] == "serve")
+    assert run(["serve", str(Path(__file__).resolve().parents[1] / configuration), "--check"]) == 0
+    assert "good to serve" in capsys.readouterr().out

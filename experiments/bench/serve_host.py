@@ -53,8 +53,12 @@ def free_port() -> int:
 def main(config: Path, out: Path) -> None:
     """Serve until the input ends."""
     described = parse(RunConfig, read_mapping(config), source=str(config))
-    with live_deployment(described, out, lambda line: sys.stderr.write(f"{line}\n")) as running:
+    with live_deployment(described, out, _say) as running:
         hold({"port": running.spec.port, "epoch_s": running.spec.epoch_s, "ready_s": running.ready_s})
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
 
 
 if __name__ == "__main__":

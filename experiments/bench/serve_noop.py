@@ -38,9 +38,11 @@ class Noop:
 
 async def _tokens(count: int, event_bytes: int, period_s: float) -> AsyncIterator[str]:
     event = f"data: {'x' * (event_bytes - 8)}\n\n"
+    tick = math.floor(time.monotonic() / period_s)
     for _ in range(count):
-        now_s = time.monotonic()
-        await asyncio.sleep((math.floor(now_s / period_s) + 1) * period_s - now_s)
+        tick = max(tick + 1, math.floor(time.monotonic() / period_s))
+        while (early_s := tick * period_s - time.monotonic()) > 0:  # a loop's timers can be early
+            await asyncio.sleep(early_s)
         yield event
     yield "data: [DONE]\n\n"
 

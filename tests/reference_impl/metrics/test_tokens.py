@@ -90,6 +90,34 @@ def test_a_decode_iteration_that_began_before_the_prompt_was_done_yields_nothing
     assert token_times(run, 0).tolist() == [1.5, 3.0]
 
 
+def test_a_request_that_joins_later_has_no_part_in_the_iterations_before(make_run: MakeRun) -> None:
+    """Planned ahead: the iteration from 2 on was made up before the prompt was done."""
+    events = [
+        Event(0.0, "arrive", 0, tokens=8),
+        Event(1.5, "prefilled", 0, 0, tokens=1),
+        Event(1.5, "run", None, 0, "prefill", 8, 0, 0.0, 1, 1.5),
+        Event(3.0, "join", 0, 0, tokens=1),
+        Event(4.0, "finish", 0, 0, tokens=2),
+        Event(4.0, "run", None, 0, "decode", 0, 1, 1.0, 3, 2.0, 1.0, 0.0),
+    ]
+    assert token_times(make_run(events), 0).tolist() == [1.5, 4.0]
+    assert token_times(make_run([event for event in events if event.kind != "join"]), 0).tolist() == [1.5, 3.0, 4.0]
+
+
+@pytest.mark.parametrize("kind", ["finish", "reject"])
+def test_nothing_of_a_request_counts_after_its_end_in_one_moment(make_run: MakeRun, kind: str) -> None:
+    run = make_run(
+        [
+            Event(0.0, "arrive", 0, tokens=8),
+            Event(1.0, "prefilled", 0, 0, tokens=1),
+            Event(2.0, kind, 0, 0, tokens=1, reason="left"),
+            Event(2.0, "join", 0, 0, tokens=1),
+            Event(3.0, "run", None, 0, "mixed", 0, 1, 2.0, 1, 3.0),
+        ]
+    )
+    assert token_times(run, 0).tolist() == [1.0]
+
+
 def test_after_a_hand_over_tokens_come_from_the_other_instance(make_run: MakeRun) -> None:
     run = make_run(
         [
