@@ -164,7 +164,7 @@ class SequenceView(Protocol):
 
 
 class LaneView(Protocol):
-    """One lane of an instance, at the moment its next iteration is planned."""
+    """One lane of an instance as its next iteration finds it; planned ahead: as far as the one under way is certain."""
 
     @property
     def now_s(self) -> float: ...
@@ -356,7 +356,7 @@ class DispatchPolicy(Policy, Protocol):
 
 
 class BatchPolicy(Policy, Protocol):
-    """One lane's next iteration."""
+    """One lane's next iteration. A host that plans ahead may drop an answer (one that preempts) and ask again later."""
 
     def plan(self, lane: LaneView) -> BatchPlan: ...
 

@@ -5,7 +5,7 @@ One row per event. Columns that do not apply hold null. The columns:
 ========== ======= ==========================================================================================
 time_s     float64 when it happened; of a run: the end of its last iteration
 kind       string  see below
-request    int32   row number in the trace
+request    int32   row number in the trace; of a live deployment: the number that it gave the request
 instance   int32   instance id
 lane       string  ``mixed``, ``prefill`` or ``decode``
 tokens     int32   see below

@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from policies.api import BatchPlan
-from reference_impl.core.departure import leave_batch
 from reference_impl.core.iteration import Foresight, Iteration
 from reference_impl.core.lane import Lane
 from reference_impl.core.moments import time_key
@@ -37,22 +36,22 @@ def _apply(instance: Instance, iteration: Iteration) -> Foresight:
     """
     lane, foresight = iteration.lane, Foresight()
     for sequence in lane.at_limit():
-        leave_batch(instance, lane, sequence)
+        lane.leave(sequence)
+        instance.resting_tokens += sequence.computed_tokens
         foresight.due[sequence.request_id] = sequence
     for sequence in iteration.ended:
         if sequence.ended:
             continue
+        del lane.prefills[sequence.request_id]
         sequence.tokens_out += 1
         if sequence.tokens_out == sequence.limit_tokens:
-            leave_batch(instance, lane, sequence)
             foresight.due[sequence.request_id] = sequence
-            continue
-        del lane.prefills[sequence.request_id]
-        if lane.kind == "mixed":
+        elif lane.kind == "mixed":
             instance.resting_tokens -= sequence.computed_tokens
             lane.join(sequence)
         else:
             foresight.prefilled[sequence.request_id] = sequence
+    instance.due += len(foresight.due)
     return foresight
 
 

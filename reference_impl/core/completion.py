@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from reference_impl.core.ahead import log_later_rows
 from reference_impl.core.caching import share_prompt
-from reference_impl.core.departure import finish, leave_batch
+from reference_impl.core.departure import finish, leave_batch, leave_foresight
 from reference_impl.core.iteration import Foresight, Iteration
 from reference_impl.core.lane import Lane
 from reference_impl.core.sequence import Sequence
@@ -85,9 +85,7 @@ def _reconcile(
 
 def _finish(instance: Instance, lane: Lane, foresight: Foresight, sequence: Sequence, now_s: float) -> None:
     """The last token of a sequence, wherever the plan on top has put it meanwhile."""
-    if foresight.prefilled.pop(sequence.request_id, None) is not None:
-        instance.rest_no_more(sequence)
-    elif foresight.due.pop(sequence.request_id, None) is None:
+    if not leave_foresight(instance, foresight, sequence.request_id):
         leave_batch(instance, lane, sequence)
     finish(instance, lane, sequence, now_s)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from reference_impl.core.iteration import Held
+from reference_impl.core.iteration import Foresight, Held
 from reference_impl.core.lane import Lane
 from reference_impl.core.prefix import Node
 from reference_impl.core.sequence import Sequence
@@ -124,14 +124,21 @@ def _counts_until_s(lane: Lane, sequence: Sequence, now_s: float) -> float:
 def _foreseen(instance: Instance, lane: Lane, request_id: int, now_s: float) -> Removed | None:
     """From among those that the iteration under way makes leave its lane."""
     for foresight in lane.foresights():
-        sequence = foresight.due.pop(request_id, None)
-        if sequence is None:
-            sequence = foresight.prefilled.pop(request_id, None)
-            if sequence is None:
-                continue
-            instance.rest_no_more(sequence)
-        return Removed(sequence, lane, _counts_until_s(lane, sequence, now_s))
+        sequence = foresight.due.get(request_id) or foresight.prefilled.get(request_id)
+        if sequence is not None:
+            leave_foresight(instance, foresight, request_id)
+            return Removed(sequence, lane, _counts_until_s(lane, sequence, now_s))
     return None
+
+
+def leave_foresight(instance: Instance, foresight: Foresight, request_id: int) -> bool:
+    """A sequence that the iteration under way makes leave its lane is gone for good; False: it is none of those."""
+    if request_id in foresight.due:
+        instance.due -= 1
+    sequence = foresight.due.pop(request_id, None) or foresight.prefilled.pop(request_id, None)
+    if sequence is not None:
+        instance.rest_no_more(sequence)
+    return sequence is not None
 
 
 def leave_outbound(instance: Instance, sequence: Sequence) -> None:

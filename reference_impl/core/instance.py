@@ -71,6 +71,8 @@ class Instance:
         self.decode_lane: Lane | None = None if spec.role == "prefill" else self.lanes[-1]
         self.running = 0
         """Sequences that hold KV."""
+        self.due = 0
+        """Those of them that an iteration under way brings to their limit: a plan on top of it has their places."""
         self.waiting_tokens = 0
         """Tokens of its requests that have no KV here yet: not computed, or not handed over."""
         self.resting_tokens = 0

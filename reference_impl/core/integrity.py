@@ -41,17 +41,15 @@ def _holders(instance: Instance) -> Iterator[Sequence]:
     yield from _resting(instance)
     for lane in instance.lanes:
         yield from lane.decodes
-        yield from (sequence for foresight in lane.foresights() for sequence in foresight.due.values())
 
 
 def _resting(instance: Instance) -> Iterator[Sequence]:
-    """Every sequence that holds KV outside of a decode batch and goes on."""
+    """Every sequence that holds KV outside of a decode batch."""
     yield from instance.outbound.values()
     for lane in instance.lanes:
-        yield from lane.prefills.values()
-        yield from lane.paused
-        yield from lane.incoming
-        yield from (sequence for foresight in lane.foresights() for sequence in foresight.prefilled.values())
+        yield from (*lane.prefilling, *lane.paused, *lane.incoming)
+        for foresight in lane.foresights():
+            yield from (*foresight.due.values(), *foresight.prefilled.values())
 
 
 def _held(instance: Instance) -> Iterator[Held]:
@@ -77,6 +75,8 @@ def _check_totals(instance: Instance) -> None:
     for lane in instance.lanes:
         uncomputed += sum(s.target_tokens - s.computed_tokens for s in (*lane.waiting, *lane.prefilling))
     assert instance.waiting_tokens == uncomputed, f"{instance.waiting_tokens} waiting tokens noted, {uncomputed} found"
+    due = sum(len(foresight.due) for lane in instance.lanes for foresight in lane.foresights())
+    assert instance.due == due, f"{instance.due} sequences noted that reach their limit, {due} found"
     assert instance.inbound == len(expected), f"{instance.inbound} inbound requests noted, {len(expected)} expected"
     assert all(sequence.request_id in instance.outbound for sequence in instance.handovers)
 

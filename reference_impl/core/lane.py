@@ -103,7 +103,7 @@ class Lane:
 
     @property
     def running_sequences(self) -> int:
-        return self.instance.running
+        return self.instance.running - self.instance.due
 
     @property
     def decode_blocks(self) -> int:

@@ -37,11 +37,11 @@ def apply_plan(
     if preempt or skip or lane.skipped:
         change = check_change(lane, plan)
         if prefills:
-            chunks = check_prefills(instance, lane, plan, change.decodes, len(change.preempt))
+            chunks = check_prefills(lane, plan, change.decodes, len(change.preempt))
         _change(instance, lane, plan, change.preempt, now_s, ahead_of)
         holds = holds and not preempt
     elif prefills:
-        chunks = check_prefills(instance, lane, plan, len(lane.decodes), 0)
+        chunks = check_prefills(lane, plan, len(lane.decodes), 0)
     decodes = len(lane.decodes) if decode else 0
     if decodes and lane.decode_blocks > lane.pool.available:
         assert ahead_of is None, "a plan made ahead was taken for one that fits"

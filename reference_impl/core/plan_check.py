@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 from policies.api import BatchPlan, PolicyError
 from reference_impl.core.lane import Lane
 from reference_impl.core.sequence import Sequence
-
-if TYPE_CHECKING:
-    from reference_impl.core.instance import Instance
 
 Chunks = list[tuple[Sequence, int]]
 """A sequence and how many of its tokens to compute."""
@@ -47,7 +44,7 @@ def check_change(lane: Lane, plan: BatchPlan) -> Change:
     return Change(preempt, len(decoding - skip - named.keys()))
 
 
-def check_prefills(instance: Instance, lane: Lane, plan: BatchPlan, decodes: int, preempted: int) -> Chunks:
+def check_prefills(lane: Lane, plan: BatchPlan, decodes: int, preempted: int) -> Chunks:
     """Resolve the plan's chunks. Raises PolicyError for unknown requests, wrong sizes and broken engine limits."""
     try:
         chunks, total, admitted = _resolve(lane, plan)
@@ -60,7 +57,7 @@ def check_prefills(instance: Instance, lane: Lane, plan: BatchPlan, decodes: int
         refuse(lane, plan, "one chunk per request")
     if total > lane.max_batch_tokens:
         refuse(lane, plan, f"max_batch_tokens = {lane.max_batch_tokens} tokens in one iteration, not {total}")
-    running = instance.running - preempted
+    running = lane.running_sequences - preempted
     if admitted and running + admitted > lane.max_sequences:
         refuse(lane, plan, f"max_sequences = {lane.max_sequences}, of which {running} are taken")
     return chunks

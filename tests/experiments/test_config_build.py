@@ -87,6 +87,13 @@ def test_contention_reaches_the_lanes() -> None:
 
 
 @pytest.mark.skipif("SEMIFLOW_CALIBRATION" not in os.environ, reason="SEMIFLOW_CALIBRATION is not set")
+def test_what_the_host_delays_and_plans_reaches_the_cluster() -> None:
+    host = {"plan_ahead": True, "dispatch_delay_s": 0.25, "report_delay_s": 0.5}
+    cluster = build_cluster(run_config(host=host))
+    assert (cluster.plan_ahead, cluster.dispatch_delay_s, cluster.report_delay_s) == (True, 0.25, 0.5)
+    assert not build_cluster(run_config()).plan_ahead
+
+
 def test_a_profile_of_another_model_is_refused() -> None:
     profile = str(Path(os.environ["SEMIFLOW_CALIBRATION"]) / PROFILE)
     with pytest.raises(ConfigError, match=r"but fleet\.model is llama-2-7b; set the model to llama-3\.1-8b"):

@@ -183,7 +183,8 @@ def test_who_reaches_its_limit_is_not_in_the_iteration_planned_ahead(build: Buil
     instance = decoding(build, sequence, 2, 3)
     second, third = planned(instance, 1.0), planned(instance, 1.0)
     assert (second.decodes, third.decodes) == (2, 1)
-    assert instance.running == 1
+    assert (instance.view(1.5).running_requests, instance.view(1.5).context_tokens) == (2, 9 + 10)
+    assert instance.lanes[0].running_sequences == 1
     completed(instance, second, 2.0, 0)
     assert third.surplus == frozenset()
     assert instance.pool.used == 3  # at once: nothing under way uses the blocks of request 0

@@ -39,7 +39,7 @@ def again(tokens: int) -> list[Event]:
 def times(make_run: MakeRun, events: Sequence[Event]) -> list[float]:
     run = make_run(sorted(events, key=lambda event: event.time_s))
     check(run, rebuild(run))
-    return rebuild(run).times_s(0).tolist()
+    return [float(time_s) for time_s in rebuild(run).times_s(0)]
 
 
 @pytest.mark.parametrize(
