@@ -10,7 +10,7 @@ from experiments.compare_config import CompareConfig, expand
 from experiments.config import RunConfig
 from experiments.config_build import build_cluster
 from experiments.config_file import load, read_mapping
-from experiments.fidelity.config import FidelityConfig, calibration, settings
+from experiments.fidelity.config import FidelityConfig, calibrations, settings
 
 FILES = sorted((Path(__file__).resolve().parents[1] / "experiments" / "configs").glob("*.yaml"))
 
@@ -21,8 +21,7 @@ def runs_of(path: Path) -> list[RunConfig]:
         return [case.config for case in expand(load(path, CompareConfig), str(path))]
     if "traces" in content:
         study = load(path, FidelityConfig)
-        found = [setting.config for setting in settings(study, str(path))]
-        return [*found, *filter(None, [calibration(study, str(path))])]
+        return [*(setting.config for setting in settings(study, str(path))), *calibrations(study, str(path)).values()]
     return [load(path, RunConfig)]
 
 

@@ -30,7 +30,10 @@ def profile(
     rounds: Annotated[int, typer.Option(help="How often each worker runs every shape.", min=1, max=100)] = 3,
     quick: Annotated[bool, typer.Option("--quick", help="A third of the shapes.")] = False,
     live_run: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="A live run: gaps and the front door's delay are read from it.")
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR", help="A live run of the same fleet: its iterations and delays are added; repeatable."
+        ),
     ] = None,
     json_: Json = False,
 ) -> None:
@@ -39,13 +42,13 @@ def profile(
     Prompts, decodes and mixtures of many sizes, on all workers of the fleet at once, with their share of a core and on
     their cores. An interrupted profile goes on where it was. Example: semiflow profile --model tiny --out tiny.json
     """
-    from experiments.profiling.run import add_live_run, profile_engine
+    from experiments.profiling.run import add_live_runs, profile_engine
 
     described = _described(config, model, device, cpu_share)
     with progress("profiling") as report:
         content = profile_engine(described, out, rounds=rounds, quick=quick, progress=report)
-    if live_run is not None:
-        content = add_live_run(described, out, live_run)
+    if live_run:
+        content = add_live_runs(described, out, live_run)
     typer.echo(json.dumps(content, indent=2) if json_ else _profile_text(content, out))
 
 
@@ -124,7 +127,12 @@ def _profile_text(content: dict[str, Any], out: Path) -> str:
         )
     slowest, fastest = max(content["drift"]), min(content["drift"])
     lines.append(f"rounds differed by {slowest / fastest - 1:.1%}: the machine's own speed varied that much")
-    if content["overheads"] is not None:
+    if content["live"] is not None:
+        for kind, error in content["live"]["errors_unseen"].items():
+            alone = content["live"]["errors_of_shapes_alone"][kind]
+            lines.append(
+                f"{kind:<8} of live runs, unseen: mean {error['bias']:+6.1%} (shapes alone {alone['bias']:+6.1%})"
+            )
         lines += [f"{key}: {value:.6g}" for key, value in content["overheads"].items() if value is not None]
     return "\n".join([*lines, f"profile: {out}"])
 

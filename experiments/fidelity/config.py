@@ -42,9 +42,9 @@ class FidelityConfig(StrictModel):
     """Live runs of each: their spread is the noise that a difference between policies must exceed."""
     warmup_requests: Annotated[int, Field(ge=0, le=10_000)] = 0
     """The first so many requests of a trace are served and not counted, in both hosts."""
-    calibration: Overrides | None = None
-    """What the live run changes of the base from which the profile reads the front door's overheads; it should serve
-    other requests than the traces. None: no such run, no overheads."""
+    calibration: dict[str, Overrides] = Field(default_factory=dict)
+    """Name -> what a live run changes of the base that is added to the profile: durations of iterations under real
+    traffic, gaps between them, the front door's delay. It should serve other requests than the traces."""
     min_effect: NonNegative = 0.05
     """Relative difference below which two policies count as equal, whatever the noise."""
     bars: BarsConfig = BarsConfig()
@@ -93,11 +93,12 @@ def settings(config: FidelityConfig, source: str) -> list[Setting]:
     return found
 
 
-def calibration(config: FidelityConfig, source: str) -> RunConfig | None:
-    """The run from which overheads are read."""
-    if config.calibration is None:
-        return None
-    return parse(RunConfig, merge(config.base, config.calibration), f"{source}: calibration")
+def calibrations(config: FidelityConfig, source: str) -> dict[str, RunConfig]:
+    """The live runs that are added to the profile."""
+    return {
+        name: parse(RunConfig, merge(config.base, overrides), f"{source}: calibration {name!r}")
+        for name, overrides in config.calibration.items()
+    }
 
 
 def slug(text: str) -> str:

@@ -12,14 +12,14 @@ from experiments.config import RunConfig
 from experiments.config_base import ConfigError
 from experiments.config_build import build_trace
 from experiments.config_file import to_yaml
-from experiments.fidelity.config import FidelityConfig, Setting, calibration, settings, slug
+from experiments.fidelity.config import FidelityConfig, Setting, calibrations, settings, slug
 from experiments.fidelity.hosts import RUN, LiveHost, simulated_config
 from experiments.fidelity.measures import FIGURES, Measures
 from experiments.fidelity.runs import LiveRuns, Progress, live_run, live_runs, simulated_run
 from experiments.fidelity.verdict import Bar, Compared, Pair, Ranking, bars, compared, decisions_bar, pairs_of, rankings
 from experiments.manifest import environment
-from experiments.profiling.result import overheads_in
-from experiments.profiling.run import add_live_run
+from experiments.profiling.result import overheads_in, write_profile
+from experiments.profiling.run import add_live_runs
 from experiments.run_folder import write_json
 from experiments.serve_build import build_live
 from reference_impl.latency.measured import read_measured
@@ -49,7 +49,7 @@ class Study:
 
     def to_json(self) -> dict[str, Any]:
         """Ready for ``json.dumps``."""
-        told = {key: self.profile.get(key) for key in ("provenance", "errors", "overheads", "drift", "environment")}
+        kept = ("provenance", "errors", "live", "overheads", "drift", "environment")
         return {
             "config": self.config.model_dump(mode="json"),
             "reached": self.reached,
@@ -58,7 +58,7 @@ class Study:
             "pairs": [{**pair._asdict(), "kept": pair.kept} for pair in self.pairs],
             "figures": [{**row._asdict(), "error": row.error, "spread": row.spread} for row in self.rows],
             "runs": dict(self.facts),
-            "profile": told,
+            "profile": {key: self.profile.get(key) for key in kept},
             "environment": environment(),
         }
 
@@ -137,15 +137,15 @@ def _profiled(
         _tell(progress, "profiling")
         profiler(engine, path)
     content = _read_profile(path if given is None else given)
-    wanted = calibration(config, source)
-    if wanted is not None and overheads_in(content) is None:
-        _tell(progress, "calibration run")
-        folder = out / "calibration"
-        live_run(wanted, host, folder, 0)
-        write_json(path, content)
-        return add_live_run(engine, path, folder / RUN)
-    write_json(path, content)
-    return content
+    write_profile(path, content)
+    wanted = calibrations(config, source)
+    if not wanted or overheads_in(content) is not None:
+        return content
+    folders = {name: out / "calibration" / slug(name) for name in wanted}
+    for name, run in wanted.items():
+        _tell(progress, f"live run for the profile: {name}")
+        live_run(run, host, folders[name], 0)
+    return add_live_runs(engine, path, [folder / RUN for folder in folders.values()])
 
 
 def _read_profile(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -34,16 +35,17 @@ class Overheads(NamedTuple):
     """How many gaps were seen."""
 
 
-def overheads(run: RunLog, kv_bytes_per_token: float) -> Overheads | None:
-    """None where the run is too short to tell."""
+def overheads(runs: Sequence[RunLog], kv_bytes_per_token: float) -> Overheads | None:
+    """Of several runs together; None where they are too short to tell."""
     import numpy as np
 
-    gaps, sequences = _gaps(run)
+    found = [_gaps(run) for run in runs]
+    gaps, sequences = (np.concatenate(column) for column in zip(*found, strict=True))
     if len(gaps) < _FEW:
         return None
     base, each = _line(sequences, gaps)
-    delays = _idle_delays(run)
-    latency_s, rate = _handover(run, kv_bytes_per_token)
+    delays = np.concatenate([_idle_delays(run) for run in runs])
+    latency_s, rate = _handover(runs, kv_bytes_per_token)
     delay_s = float(np.median(delays)) if len(delays) else None
     return Overheads(base, each, delay_s, latency_s, rate, len(gaps))
 
@@ -102,12 +104,13 @@ def _idle_delays(run: RunLog) -> Floats:
     return np.array(found)
 
 
-def _handover(run: RunLog, kv_bytes_per_token: float) -> tuple[float | None, float | None]:
+def _handover(runs: Sequence[RunLog], kv_bytes_per_token: float) -> tuple[float | None, float | None]:
     import numpy as np
 
-    rows = run.rows["transfer"]
-    if len(rows) < _FEW:
+    rows = [run.rows["transfer"] for run in runs]
+    seconds = np.concatenate([each.floats("time_s") - each.floats("start_s") for each in rows])
+    if len(seconds) < _FEW:
         return None, None
-    seconds = rows.floats("time_s") - rows.floats("start_s")
-    latency_s, per_byte_s = _line(rows.ints("tokens").astype(np.float64) * kv_bytes_per_token, np.maximum(seconds, 0.0))
+    moved = np.concatenate([each.ints("tokens") for each in rows]) * kv_bytes_per_token
+    latency_s, per_byte_s = _line(moved, np.maximum(seconds, 0.0))
     return latency_s, 1.0 / per_byte_s if per_byte_s > 0 else None

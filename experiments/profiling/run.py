@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.config import RunConfig
 from experiments.config_base import ConfigError
 from experiments.config_serve import ServeConfig
+from experiments.profiling.live import live_iterations
 from experiments.profiling.measure import Pool, measure
 from experiments.profiling.notes import Notes
 from experiments.profiling.overheads import overheads
-from experiments.profiling.result import add_overheads, profile_json
+from experiments.profiling.result import profile_json, with_live_runs, write_profile
 from experiments.profiling.shapes import Limits, shapes
 from experiments.profiling.workers import workers
-from experiments.run_folder import write_json
+from experiments.run import EVENTS
 from experiments.serve_build import build_live
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def profile_engine(
     with workers(config) as executors:
         notes.keep(measure(executors, Pool(spec.kv_blocks, spec.block_tokens), wanted, rounds, notes.timings, progress))
     content = profile_json(device, wanted, notes.timings)
-    write_json(path, content)
+    write_profile(path, content)
     notes.remove()
     return content
 
@@ -61,18 +62,19 @@ def _limits(spec: InstanceSpec) -> Limits:
     return Limits(spec.max_batch_tokens, spec.max_sequences, min(spec.max_request_tokens, pool_tokens), pool_tokens)
 
 
-def add_live_run(config: RunConfig, path: Path, run: Path) -> dict[str, Any]:
-    """Add to the profile in ``path`` what the event log of a live run says of gaps and delays; returns the new content.
+def add_live_runs(config: RunConfig, path: Path, runs: Sequence[Path]) -> dict[str, Any]:
+    """Add to the profile in ``path`` what live runs of the same fleet say: the durations of iterations whose plans were
+    recorded (serve.record.decisions: all), the gaps between them, delays. Returns the new content.
 
-    Raises ConfigError where the run is too short, EventLogError where it is none.
+    Raises ConfigError where the runs are too short, EventLogError where one is none.
     """
-    from experiments.run import EVENTS
     from reference_impl.metrics import read
 
-    events = run / EVENTS if run.is_dir() else run
-    found = overheads(read(events), build_live(config, None).instances[0].kv_bytes_per_token)
+    logs = [read(run / EVENTS) for run in runs]
+    found = overheads(logs, build_live(config, None).instances[0].kv_bytes_per_token)
     if found is None:
-        raise ConfigError(f"{run}: too few iterations to read gaps from; take a longer live run")
-    content = add_overheads(json.loads(path.read_text(encoding="utf-8")), found)
-    write_json(path, content)
+        raise ConfigError(f"{runs[0]}: too few iterations to read gaps from; take a longer live run")
+    iterations = [iteration for run in runs for iteration in live_iterations(run)]
+    content = with_live_runs(json.loads(path.read_text(encoding="utf-8")), iterations, found)
+    write_profile(path, content)
     return content

@@ -10,4 +10,4 @@ def policy_seed(seed: int, instance_id: int, place: int) -> int:
 
 def executor_seed(seed: int, number: int) -> int:
     """The seed of a job executor's dispatch policy; that of the first is the run's own."""
-    return seed if number == 0 else seed * 1_000_003 - number
+    return seed if number == 0 else seed * 1_000_003 + 1_000_000 - number

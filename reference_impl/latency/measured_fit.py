@@ -28,6 +28,8 @@ class Sample(NamedTuple):
     seconds: float
     group: int
     """Samples of about the same content share a group; groups are fitted or held out as a whole."""
+    weight: float = 1.0
+    """Of its group, however many samples that has."""
 
     @property
     def kind(self) -> str:
@@ -53,7 +55,7 @@ class Fit(NamedTuple):
 
 
 def fit(samples: Sequence[Sample]) -> Fit:
-    """Least squares on relative errors, every group of equal weight.
+    """Least squares on relative errors, by group.
 
     Raises ProfileError where there are too few groups to hold some out.
     """
@@ -61,8 +63,8 @@ def fit(samples: Sequence[Sample]) -> Fit:
     if len(kinds) < 2 * _HOLD_OUT:
         raise ProfileError(f"{len(kinds)} measured iterations; allowed: {2 * _HOLD_OUT} or more shapes; measure more")
     held = set(sorted(kinds, key=kinds.__getitem__)[_HOLD_OUT // 2 :: _HOLD_OUT])
-    fitted = _coefficients([sample for sample in samples if sample.group not in held])
-    return Fit(_coefficients(samples), errors_of(fitted, [sample for sample in samples if sample.group in held]))
+    fitted = coefficients_of([sample for sample in samples if sample.group not in held])
+    return Fit(coefficients_of(samples), errors_of(fitted, [sample for sample in samples if sample.group in held]))
 
 
 def errors_of(coefficients: Coefficients, samples: Iterable[Sample]) -> dict[str, Error]:
@@ -90,8 +92,8 @@ def _error(signed: list[float]) -> Error:
     return Error(float(np.median(off)), float(np.percentile(off, 90)), float(np.mean(signed)), len(off))
 
 
-def _coefficients(samples: Sequence[Sample]) -> Coefficients:
-    """With the padded term only where it earns its keep: it costs the simulator time for every decode."""
+def coefficients_of(samples: Sequence[Sample]) -> Coefficients:
+    """Of all samples; with the padded term only where it earns its keep: it costs the simulator time per decode."""
     plain, plain_loss = _solve(samples, padded=False)
     padded, padded_loss = _solve(samples, padded=True)
     return padded if padded_loss < _PADDING_GAIN * plain_loss else plain
@@ -112,12 +114,12 @@ def _solve(samples: Sequence[Sample], *, padded: bool) -> tuple[Coefficients, fl
 
 
 def _weights(samples: Sequence[Sample]) -> NDArray[np.float64]:
-    """One over the group's mean, and the same for every group, however many samples it has."""
+    """Over the group's mean, so that errors are relative, and by the group's weight."""
     groups: dict[int, list[float]] = {}
     for sample in samples:
         groups.setdefault(sample.group, []).append(sample.seconds)
-    weight = {group: np.sqrt(len(found)) / sum(found) for group, found in groups.items()}
-    return np.array([weight[sample.group] for sample in samples])
+    scale = {group: np.sqrt(len(found)) / sum(found) for group, found in groups.items()}
+    return np.array([np.sqrt(sample.weight) * scale[sample.group] for sample in samples])
 
 
 def _knots(samples: Sequence[Sample]) -> tuple[int, ...]:

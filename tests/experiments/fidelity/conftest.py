@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +14,9 @@ from experiments.config import RunConfig
 from experiments.config_build import build_cluster, build_trace
 from experiments.decisions import Recorded, recording
 from experiments.fidelity.config import FidelityConfig
+from experiments.profiling.measure import Timing
+from experiments.profiling.result import profile_json, write_profile
+from experiments.profiling.shapes import Limits, shapes
 from reference_impl.events import EventLog
 from reference_impl.latency.api import Piece, Work
 from reference_impl.latency.measured import Coefficients, Measured
@@ -84,17 +86,12 @@ def profiler() -> Callable[[RunConfig, Path], None]:
     """Writes the truth."""
 
     def write(config: RunConfig, path: Path) -> None:
-        content = {
-            "format": "semiflow-profile",
-            "version": 1,
-            "model": config.fleet.model,
-            "dtype": "float32",
-            "provenance": "known in this test; no gaps between iterations",
-            "fit": asdict(TRUTH),
-            "overheads": None,
-            "environment": {"processor": "none"},
-        }
-        path.write_text(json.dumps(content))
+        wanted = shapes(Limits(512, 12, 600, 1900))
+        cost = Measured(TRUTH, "tiny")
+        blank = [Timing(0, 0, place, 0, 0.0) for place in range(len(wanted))]
+        timings = [timing._replace(seconds=cost.iteration_s(timing.content(wanted).work)) for timing in blank]
+        device = {"model": config.fleet.model, "dtype": "float32", "device": "cpu", "cpu_share": None, "workers": 3}
+        write_profile(path, profile_json(device, wanted, timings))
 
     return write
 
@@ -134,7 +131,7 @@ def build() -> Callable[..., FidelityConfig]:
             "batch": ["prefill_first", "chunked_prefill:chunk_tokens=32", "decode_first"],
             "repeats": 3,
             "warmup_requests": 3,
-            "calibration": {"workload": {"synthetic": {"requests": 20}}, "seed": 99},
+            "calibration": {"other requests": {"workload": {"synthetic": {"requests": 20}}, "seed": 99}},
         }
         return FidelityConfig.model_validate({**content, **changes})
 

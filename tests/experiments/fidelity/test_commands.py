@@ -68,7 +68,7 @@ def test_a_live_deployment_needs_a_serve_section(
     build: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "study.yaml"
-    config.write_text(yaml.safe_dump(build(calibration=None).model_dump(mode="json")))
+    config.write_text(yaml.safe_dump(build(calibration={}).model_dump(mode="json")))
     profile = tmp_path / "profile.json"
     profile.write_text(json.dumps(PROFILE))
     command = ["fidelity", str(config), "--out", str(tmp_path / "out"), "--profile", str(profile)]

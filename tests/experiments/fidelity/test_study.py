@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ def test_a_true_simulation_reaches_every_bar(build: Build, host: Any, profiler: 
     assert study.reached, as_text(study)
     assert max(abs(row.error) for row in study.rows if "mean" in row.figure) < 0.1
     assert study.profile["fit"]["gap_s"] == 0.0
-    assert "of a live run" in study.profile["provenance"]
+    assert study.profile["live"]["iterations"] == 0, "this live run was not recorded"
     simulated = tmp_path / "out" / "prefixes" / "round_robin+prefill_first" / "simulated" / "config.yaml"
     assert f"hardware_profile: {tmp_path / 'out' / 'profile.json'}" in simulated.read_text()
 
@@ -46,11 +47,27 @@ def test_a_simulation_that_is_off_is_told(build: Build, host: Any, profiler: Pro
 
 
 def test_the_decisions_of_live_runs_are_made_again(build: Build, host: Any, profiler: Profiler, tmp_path: Path) -> None:
-    config = build(repeats=1, traces={"prefixes": {}}, calibration=None)
+    config = build(repeats=1, traces={"prefixes": {}}, calibration={})
     study = run_study(config, tmp_path / "out", host(decisions="all"), profiler)
     (bar,) = (bar for bar in study.bars if "decide the same" in bar.demand)
     assert bar.reached
     assert int(bar.found.split()[0]) > 6 * (60 + 3 * 60)
+
+
+def test_recorded_live_runs_correct_a_profile_that_is_off(
+    build: Build, host: Any, profiler: Profiler, tmp_path: Path
+) -> None:
+    """The workers by themselves were a third faster than in the deployment."""
+    config = build(repeats=1, traces={"prefixes": {}}, calibration={"others": {"seed": 99}})
+    off = run_study(config, tmp_path / "off", host(slower=1.5), profiler)
+    study = run_study(config, tmp_path / "out", host(slower=1.5, decisions="all"), profiler)
+    before, after = (mean(abs(row.error) for row in each.rows if row.figure == "tpot_mean_ms") for each in (off, study))
+    assert before > 0.2
+    assert after < 0.06
+    live = study.profile["live"]
+    assert live["iterations"] > 200
+    assert live["errors_of_shapes_alone"]["decode"]["bias"] < -0.15
+    assert abs(live["errors_unseen"]["decode"]["bias"]) < 0.05
 
 
 def test_one_live_run_each_separates_by_effect_alone(
@@ -93,7 +110,7 @@ def test_another_configuration_is_run_again_and_another_profile_only_simulated(
     busy = host()
     base = build().base
     changed = {**base, "fleet": {**base["fleet"], "max_sequences": 11}}
-    run_study(build(repeats=1, base=changed, calibration=None), out, busy, profiler)
+    run_study(build(repeats=1, base=changed, calibration={}), out, busy, profiler)
     assert len(busy.served) == 12
 
 

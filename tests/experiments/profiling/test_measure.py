@@ -12,7 +12,7 @@ import pytest
 from experiments.profiling.measure import Pool, measure
 from experiments.profiling.notes import Notes
 from experiments.profiling.overheads import Overheads
-from experiments.profiling.result import add_overheads, overheads_in, profile_json
+from experiments.profiling.result import overheads_in, profile_json, with_live_runs, write_profile
 from experiments.profiling.shapes import Limits, Shape, shapes
 from reference_impl.latency.api import Work
 from reference_impl.latency.measured import Measured
@@ -122,11 +122,12 @@ def test_the_file_holds_the_cost_model_of_the_workers(stub: Any, truth: Measured
     timings = list(measure(workers, POOL, wanted, rounds=4))
     overheads = Overheads(0.002, 1e-5, 0.004, None, None, 100)
     bare = profile_json(DEVICE, wanted, timings)
-    assert bare["provenance"].endswith("no gaps between iterations")
-    content = add_overheads(bare, overheads)
+    assert bare["provenance"].endswith("no live run seen")
+    content = with_live_runs(bare, [], overheads)
     assert (overheads_in(bare), overheads_in(content)) == (None, overheads)
     path = tmp_path / "profile.json"
-    path.write_text(json.dumps(content))
+    write_profile(path, content)
+    assert json.loads(path.read_text())["timings"][0] == [0, 0, 0, 0, content["timings"][0].seconds]
     cost = profile(path)
     assert isinstance(cost, Measured)
     mean = sum(content["drift"]) / 4
@@ -135,10 +136,10 @@ def test_the_file_holds_the_cost_model_of_the_workers(stub: Any, truth: Measured
         assert cost.iteration_s(work) == pytest.approx(expected, rel=0.2 if speed != "steady" else 0.04)
     assert all(error["median"] < 0.04 for error in content["errors"].values())
     assert "0.2 of a core for each of 2 workers, 4 rounds; median relative error" in cost.provenance
-    assert cost.provenance.endswith("gaps between iterations from 100 of a live run")
+    assert cost.provenance.endswith("brought to the level of 0 live iterations")
     if speed == "ever slower":
         assert content["drift"] == sorted(content["drift"])
         assert content["drift"][-1] > 1.05
-    assert len(content["iterations"]) == len(wanted)
-    assert {len(each["seconds"]) for each in content["iterations"]} == {8, 24}
+    assert content["shapes"] == wanted
+    assert len(content["timings"]) == 8 * sum(3 if not shape.chunks else 1 for shape in wanted)
     assert content["environment"]["cores"] >= 1

@@ -41,7 +41,7 @@ def live_log(path: Path, iterations: int, *, transfers: int = 0) -> None:
 
 
 def measured(path: Path) -> Overheads | None:
-    return overheads(read(path), BYTES_PER_TOKEN)
+    return overheads([read(path)], BYTES_PER_TOKEN)
 
 
 def test_the_overheads_of_a_log_are_found(tmp_path: Path) -> None:
@@ -66,3 +66,12 @@ def test_a_fleet_that_hands_nothing_over_has_no_handover(tmp_path: Path) -> None
 def test_a_log_that_is_too_short_tells_nothing(tmp_path: Path) -> None:
     live_log(tmp_path / "events.parquet", 10)
     assert measured(tmp_path / "events.parquet") is None
+
+
+def test_several_runs_are_taken_together(tmp_path: Path) -> None:
+    live_log(tmp_path / "first.parquet", 15)
+    live_log(tmp_path / "second.parquet", 30)
+    assert measured(tmp_path / "first.parquet") is None
+    found = overheads([read(tmp_path / name) for name in ("first.parquet", "second.parquet")], BYTES_PER_TOKEN)
+    assert found is not None
+    assert found.iterations > 30
