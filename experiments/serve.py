@@ -43,6 +43,7 @@ def live_deployment(
     with new_folder(out, force) if out is not None else contextlib.nullcontext() as folder:
         started_s = time.perf_counter()
         spec = build_live(config, folder)
+        _check_front_door(spec)
         with launched(spec, report, cores=serve.other_cores, dashboard=serve.dashboard) as running:
             yield running
             status = running.drain()
@@ -52,7 +53,20 @@ def live_deployment(
 
 def check(config: RunConfig) -> LiveSpec:
     """Everything that can be found wrong with a configuration without starting anything."""
-    return build_live(config, None)
+    spec = build_live(config, None)
+    _check_front_door(spec)
+    return spec
+
+
+def _check_front_door(spec: LiveSpec) -> None:
+    """Raises SettingsError for a keys file or a tokenizer that cannot be used."""
+    from reference_impl.engine.model_facts import model_folder
+    from reference_impl.serve.http.auth import load_keys
+    from reference_impl.serve.http.tokenizer import load_tokenizer
+
+    load_keys(spec.http.keys_file)
+    if spec.engine is not None:
+        load_tokenizer(model_folder(spec.engine.source.path), spec.http.vocab_size)
 
 
 def _outcome(running: Running, status: Status | None, wall_s: float) -> dict[str, Any]:

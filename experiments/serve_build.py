@@ -85,7 +85,7 @@ def _instances(config: RunConfig, serve: ServeConfig, facts: ModelFacts) -> tupl
     if partition.name != "none":
         raise ConfigError(f"policies.partition {partition} is not carried out live in this version; allowed: none")
     latency = _latency(config, facts)
-    kv_blocks = fleet.kv_blocks or _kv_blocks(config, facts, layout.block_bytes)
+    kv_blocks = _kv_blocks(config, serve, facts, layout.block_bytes)
     try:
         return tuple(
             InstanceSpec(
@@ -127,16 +127,26 @@ def _latency(config: RunConfig, facts: ModelFacts) -> LatencyModel:
     return Linear(_ITERATION_S + weights_s, token_s, 0.0, (decodes,), name="rough guess", provenance=guess)
 
 
-def _kv_blocks(config: RunConfig, facts: ModelFacts, block_bytes: int) -> int:
-    """Blocks for the configured concurrency at the longest context, or as many as the shared memory has room for."""
+def _kv_blocks(config: RunConfig, serve: ServeConfig, facts: ModelFacts, block_bytes: int) -> int:
+    """As configured; else for the concurrency at the longest context, or what the shared memory has room for."""
     from reference_impl.engine.shared_files import shared_folder
 
     fleet = config.fleet
+    if serve.device == "cuda":
+        if fleet.kv_blocks is None:
+            raise ConfigError("fleet.kv_blocks is not given; on cuda it has to be: what the device has room for")
+        return fleet.kv_blocks
+    memory = os.statvfs(shared_folder())
+    room = memory.f_bavail * memory.f_frsize // (fleet.instances * block_bytes)
+    if fleet.kv_blocks is not None and fleet.kv_blocks <= room:
+        return fleet.kv_blocks
+    share = int(_KV_MEMORY * room)
+    if fleet.kv_blocks is not None or share < 1:
+        raise ConfigError(
+            f"fleet.kv_blocks {fleet.kv_blocks} for each of {fleet.instances} instances, {block_bytes} bytes a block: "
+            f"{shared_folder()} has room for {room}; lower fleet.kv_blocks, or free some of it"
+        )
     wanted = fleet.max_sequences * -(-facts.max_context_tokens // fleet.block_tokens)
-    room = os.statvfs(shared_folder())
-    share = int(_KV_MEMORY * room.f_bavail * room.f_frsize) // (fleet.instances * block_bytes)
-    if share < 1:
-        raise ConfigError(f"{shared_folder()} has no room for KV blocks; free some of it, or give fleet.kv_blocks")
     return min(wanted, share)
 
 
@@ -194,4 +204,7 @@ def _engine(config: RunConfig, serve: ServeConfig) -> EngineSpec:
     from reference_impl.serve.spec import EngineSpec
 
     source = ModelSource(config.fleet.model, serve.weights_seed, serve.dtype, serve.device)
-    return EngineSpec(source, weights_folder(), serve.instance_cores, serve.cpu_share)
+    cores = serve.instance_cores
+    if cores is None and serve.other_cores is not None:
+        cores = tuple(sorted(os.sched_getaffinity(0)))  # else the workers would keep to what they were forked from
+    return EngineSpec(source, weights_folder(), cores, serve.cpu_share)

@@ -42,6 +42,8 @@ from reference_impl.serve.spec import LiveSpec
 _LOG = logging.getLogger(__name__)
 _FENCED = 75
 """Exit code of a process that was given up."""
+_STARTS = 3
+"""How often a process is started before Serve gives up; afterwards it is restarted as often as it takes."""
 _LEAVING = "the deployment ends"
 
 
@@ -145,6 +147,7 @@ def _deployment(kind: type[Any], name: str, spec: LiveSpec, **options: Any) -> D
         health_check_timeout_s=timing.silence_s,
         graceful_shutdown_wait_loop_s=0.1,
         graceful_shutdown_timeout_s=timing.drain_s + 5.0,
+        max_constructor_retry_count=_STARTS,
         **options,
     )(kind)
     return deployment
@@ -182,3 +185,18 @@ def _fenced(reason: str) -> None:
     _LOG.error("this process was given up: %s; it ends", reason)
     logging.shutdown()
     os._exit(_FENCED)
+
+
+def failure(spec: LiveSpec) -> str | None:
+    """Why the application cannot be brought up, as Serve says; None: it has not given up."""
+    application = serve.status().applications.get(spec.run)
+    if application is None or application.status != "DEPLOY_FAILED":
+        return None
+    failed = [one.message for one in application.deployments.values() if one.status == "DEPLOY_FAILED"]
+    return _last_line("\n".join(failed) or application.message)
+
+
+def _last_line(message: str) -> str:
+    """Of a traceback: what was raised."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    return lines[-1] if lines else "Ray Serve gave up"

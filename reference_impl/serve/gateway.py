@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from typing import Any
 
-from policies.api import InstanceView, LengthPredictor, Phase, PolicyError, PolicyEvent, RequestView
-from reference_impl.core.failure import RAISED, policy_failure
+from policies.api import InstanceView, LengthPredictor, Phase, PolicyEvent, RequestView
 from reference_impl.core.router import PHASE_ROLES
 from reference_impl.core.spec import InstanceSpec, Slo
 from reference_impl.engine.api import EngineRequest, FinishReason, SampledToken
@@ -22,7 +21,9 @@ from reference_impl.serve.http.gateway import GatewayStats, GenerateRequest, Hea
 from reference_impl.serve.job import Job, Note
 from reference_impl.serve.messages import Answer, Ask, Beat, Members, News, Progress, Withdraw
 from reference_impl.serve.peers import Callbacks, Peers
+from reference_impl.serve.prediction import predicted_tokens
 from reference_impl.serve.registry import Key
+from reference_impl.serve.request_limits import RequestLimits
 from reference_impl.serve.spool import LogRows
 from reference_impl.serve.ticket import RowBuffer, Ticket
 
@@ -55,7 +56,7 @@ class LiveGateway:
     ) -> None:
         self.now_s = clock
         self._settings = settings
-        self._limits = _Limits(settings.instances)
+        self._limits = RequestLimits(settings.instances)
         self._predictor = predictor
         self._rows = RowBuffer(log, lambda call: asyncio.get_running_loop().call_soon(call))
         self._tickets: dict[int, Ticket] = {}
@@ -90,6 +91,7 @@ class LiveGateway:
             for ticket in list(self._tickets.values()):
                 ticket.job.cancel("the deployment was shut down")
                 ticket.stream.fail(_shutting_down())
+                self._over(ticket)
         self._rows.flush()
 
     def close(self, reason: str) -> None:
@@ -173,7 +175,7 @@ class LiveGateway:
             slo_class=request.slo_class,
             session_id=request.session_id,
         )
-        return view._replace(predicted_output_tokens=_predicted(self._predictor, view))
+        return view._replace(predicted_output_tokens=predicted_tokens(self._predictor, view))
 
     def _closed(self, request_id: int, reason: str | None) -> None:
         """The client's side of a stream ended early: as it stands, or for a reason."""
@@ -309,43 +311,6 @@ class LiveGateway:
         if ticket.executor is None and ticket.job.asking:
             reason = f"no job executor has been there for {self._settings.absence_s:g} s"
             ticket.job.answered(Answer(ticket.job.request_id, attempt, None, failure=reason))
-
-
-class _Limits:
-    """Which requests some instance, or a pair of instances, can hold."""
-
-    def __init__(self, instances: Sequence[InstanceSpec]) -> None:
-        def most(*roles: str) -> int:
-            return max((spec.max_request_tokens for spec in instances if spec.role in roles), default=0)
-
-        self._whole = most("colocated", "semi_pd")
-        self._prefill, self._decode = most("prefill"), most("decode")
-
-    def refusal(self, prompt_tokens: int, max_tokens: int) -> str | None:
-        """Why nobody can serve it; None: somebody can."""
-        total = prompt_tokens + max_tokens
-        if total <= self._whole or (prompt_tokens + 1 <= self._prefill and total <= self._decode):
-            return None
-        most = max(self._whole, min(self._prefill, self._decode))
-        return (
-            f"its {total} tokens (prompt {prompt_tokens}, output up to {max_tokens}) exceed the {most} that an instance"
-            " holds; shorten the prompt or lower max_tokens"
-        )
-
-
-def _predicted(predictor: LengthPredictor | None, view: RequestView) -> int | None:
-    """What the predictor says. One that fails costs its request the prediction, not its answer."""
-    if predictor is None:
-        return None
-    try:
-        tokens = predictor.predict(view)
-    except RAISED as error:
-        _LOG.error("%s", policy_failure(predictor, f"predicting the output of request {view.request_id}", error))
-        return None
-    if tokens is not None and (type(tokens) is not int or tokens < 1):
-        _LOG.error("%s", PolicyError(f"predictor {predictor.name!r} answered {tokens!r}; allowed: 1 or more, or None"))
-        return None
-    return tokens
 
 
 def _shutting_down() -> ServingError:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from reference_impl.engine.launching import Launcher
-from reference_impl.engine.shared_files import RunLock, sweep_dead
+from reference_impl.engine.shared_files import RunLock, shared_folder, sweep_dead
 from reference_impl.serve.http_server import bind
 from reference_impl.serve.messages import Member, Status
 from reference_impl.serve.ray_cluster import RAY_LOGS, LaunchError, ray_cluster, without_warnings
@@ -28,7 +30,11 @@ Report = Callable[[str], None]
 """Is told what happens, a line at a time."""
 _START_S = 180.0
 """Drawing the weights of a model of some size takes its time."""
+_ASK_SERVE_S = 2.0
+_GONE_S = 120.0
+"""Ray Serve has replaced a cluster manager long before."""
 _LOOK_S = 0.2
+_RUN_FOLDER = re.compile(r"semiflow-(\d+_[0-9a-f]+)")
 
 
 @dataclass
@@ -45,9 +51,11 @@ class Running:
     _report: Report
 
     def wait(self, seconds: float) -> None:
-        """Keep it running for a while: a launcher that died is replaced."""
+        """Keep it running for a while: a launcher that died is replaced. Raises LaunchError where all is lost."""
         end_s = time.monotonic() + seconds
         while (left_s := end_s - time.monotonic()) > 0:
+            if self._watch.away_s > _GONE_S:
+                raise LaunchError(f"the cluster manager has been away for {_GONE_S:g} s; the logs are in {RAY_LOGS}")
             if not self._launcher[0].alive():
                 self._report("the workers' launcher has died; starting another one")
                 self._launcher[0].close()
@@ -66,7 +74,7 @@ class Running:
 
     def drain(self) -> Status | None:
         """Accept nothing new, finish what runs, write all rows; None where that took far too long."""
-        self._report("finishing what runs")
+        self._report(f"finishing what runs, in {self.spec.timing.drain_s:g} s at most")
         try:
             return self._watch.drain(self.spec.timing.drain_s)
         except TimeoutError:
@@ -95,6 +103,7 @@ def _bring_up(
     started_s = time.monotonic()
     _check_port(spec)
     sweep_dead()
+    _sweep_folders(spec.folder.parent)
     stack.callback(RunLock(spec.run).release)
     spec.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     stack.callback(shutil.rmtree, spec.folder, ignore_errors=True)
@@ -122,16 +131,31 @@ def _check_port(spec: LiveSpec) -> None:
         ) from error
 
 
+def _sweep_folders(parent: Path) -> None:
+    """Remove what deployments have left whose operator was killed: theirs have no lock any more."""
+    for folder in parent.glob("semiflow-*"):
+        run = _RUN_FOLDER.fullmatch(folder.name)
+        if run is not None and folder.is_dir() and not (shared_folder() / f"semiflow-{run[1]}.lock").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def _await_ready(spec: LiveSpec, watch: Watch) -> None:
-    """Return once everybody has come; raise LaunchError where somebody says that it cannot."""
+    """Return once everybody has come; raise LaunchError where somebody, or Serve, says that it cannot be."""
+    from reference_impl.serve.deployment import failure
 
     def settled(status: Status) -> bool:
         return any(member.state == "failed" for member in status.members) or is_complete(spec, status)
 
-    try:
-        status = watch.wait(settled, _START_S)
-    except TimeoutError as error:
-        raise LaunchError(f"the deployment was not ready after {_START_S:g} s; the logs are in {RAY_LOGS}") from error
+    status = None
+    end_s = time.monotonic() + _START_S
+    while status is None:
+        with contextlib.suppress(TimeoutError):
+            status = watch.wait(settled, _ASK_SERVE_S)
+        reason = failure(spec) if status is None else None
+        if reason is not None:
+            raise LaunchError(f"{reason}; the logs are in {RAY_LOGS}")
+        if time.monotonic() > end_s:
+            raise LaunchError(f"the deployment was not ready after {_START_S:g} s; the logs are in {RAY_LOGS}")
     if any(member.state == "failed" for member in status.members):
         raise LaunchError("; ".join(status.details))
 
@@ -212,7 +236,9 @@ class _Arrivals:
     def note(self, status: Status) -> None:
         """What the cluster manager says now."""
         now_s = time.monotonic() - self._started_s
-        ready = {(_name(member), member.generation) for member in status.members if member.state != "starting"}
+        ready = {
+            (_name(member), member.generation) for member in status.members if member.state in ("ready", "draining")
+        }
         for name, _ in sorted(ready - self._ready):
             self._report(f"{name} is ready after {now_s:.1f} s")
         for name, _ in sorted(self._ready - ready):

@@ -92,10 +92,11 @@ class Loopback:
     async def drain(self, seconds: float) -> Status:
         """Have everybody finish and hand in their rows."""
         operator = Operator(self.make_network(), self.spec)
+        operator.open()
         try:
             return await operator.drain(seconds)
         finally:
-            operator.close()
+            await operator.close()
 
     async def start_manager(self) -> None:
         """A cluster manager, the first or a new one."""

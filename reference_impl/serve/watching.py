@@ -40,6 +40,11 @@ class Watch:
         self._thread.join()
         self._loop.close()
 
+    @property
+    def away_s(self) -> float:
+        """How long the cluster manager has been away."""
+        return self._operator.away_s if self._operator is not None else 0.0
+
     def wait(self, enough: Callable[[Status], bool], timeout_s: float) -> Status:
         """The first status that is ``enough``. Raises TimeoutError."""
         return self._call(self._wait(enough, timeout_s)).result()
@@ -51,6 +56,7 @@ class Watch:
 
     async def _open(self) -> None:
         self._operator = Operator(Network(self._spec.token), self._spec, self._on_status)
+        self._operator.open()
 
     async def _wait(self, enough: Callable[[Status], bool], timeout_s: float) -> Status:
         assert self._operator is not None
@@ -59,7 +65,7 @@ class Watch:
 
     async def _close(self) -> None:
         assert self._operator is not None
-        self._operator.close()
+        await self._operator.close()
 
     def _call(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)

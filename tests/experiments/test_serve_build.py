@@ -104,6 +104,7 @@ def test_a_scaling_policy_that_is_asked_once_leaves_the_fleet_as_it_is() -> None
     ("sections", "message"),
     [
         ({"policies": {"predictor": "oracle"}}, "knows the future"),
+        ({"fleet": {"kv_blocks": 10**9}}, r"fleet.kv_blocks 1000000000 for each of 1 instances.* has room for"),
         ({"serve": {"prefix_block_tokens": 24}}, "serve.prefix_block_tokens is 24, a KV block has 16 tokens"),
         (
             {"fleet": {"groups": [{"count": 1, "role": "semi_pd"}]}, "policies": {"partition": "semi_pd"}},

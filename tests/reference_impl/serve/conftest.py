@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -165,6 +166,15 @@ def _is_empty(server: TaskServer) -> bool:
 
 
 Deploy = Callable[..., AbstractAsyncContextManager[Bench]]
+
+
+@pytest.fixture(scope="module")
+def free_port() -> int:
+    """One that nobody listens at now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 @pytest.fixture

@@ -168,6 +168,7 @@ def test_what_still_runs_after_the_time_to_drain_gets_one_error(deploy: Any) -> 
             answered = await running
             answered.check()
             assert isinstance(answered.error, ServingError)
+            await bench.check_nothing_is_held()
 
     asyncio.run(check())
 

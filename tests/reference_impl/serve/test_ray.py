@@ -7,7 +7,6 @@ import json
 import os
 import random
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -61,8 +60,8 @@ class Deployed:
 
 
 @pytest.fixture(scope="module")
-def deployed(run_folder: Path, said: list[str]) -> Iterator[Deployed]:
-    serve = {**CONFIG["serve"], "port": free_port()}
+def deployed(run_folder: Path, said: list[str], free_port: int) -> Iterator[Deployed]:
+    serve = {**CONFIG["serve"], "port": free_port}
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
         patch.setenv("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "0.02")
         config = RunConfig.model_validate({**CONFIG, "serve": serve})
@@ -73,13 +72,6 @@ def deployed(run_folder: Path, said: list[str]) -> Iterator[Deployed]:
 @pytest.fixture(scope="module")
 def live(deployed: Deployed) -> Running:
     return deployed.running
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +191,7 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def until(fact: Callable[[], bool], seconds: float = 60) -> None:
+def until(fact: Callable[[], object], seconds: float = 60) -> None:
     end_s = time.monotonic() + seconds
     while not fact():
         assert time.monotonic() < end_s, "it did not come true"
@@ -249,6 +241,30 @@ def test_killed_processes_are_replaced_and_every_request_ends_once(live: Running
     assert not broken, "only a killed front door may cost its clients their answers"
     assert bool(load.errors) <= bool(front_doors_killed)
     until(lambda: all(use == 0 for use in kv_use(live)), 10)
+
+
+def test_an_instance_that_hangs_is_given_up_and_replaced(live: Running, client: OpenAI) -> None:
+    expected = {key: complete(client, prompt_of(key), 8) for key in range(4)}
+    hanging = {member.pid for member in live.status.members if member.role == "semi_pd"}
+    with Load(client, 4, expected) as load:
+        load.wait(2)
+        for pid in hanging:
+            os.kill(pid, signal.SIGSTOP)
+        until(partial(is_whole, live, hanging))
+        load.wait(8)
+    assert (load.wrong, load.errors) == ([], [])
+
+
+def test_a_launcher_that_died_is_replaced(live: Running, client: OpenAI) -> None:
+    launcher = live.launcher_pid
+    workers = children(launcher)
+    os.kill(launcher, signal.SIGKILL)
+    while live.launcher_pid == launcher:
+        live.wait(0.05)
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
+    assert len(complete(client, prompt_of(1), 8)) == 8
+    until(lambda: len(children(live.launcher_pid)) == len(workers))
 
 
 def kv_use(live: Running) -> list[float]:

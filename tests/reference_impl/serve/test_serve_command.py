@@ -63,17 +63,10 @@ def until(fact: Callable[[], Any], seconds: float = 90) -> None:
         threading.Event().wait(0.05)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, free_port: int) -> Path:
     (tmp_path / "my_policies.py").write_text(POLICIES, encoding="utf-8")
-    (tmp_path / "live.yaml").write_text(CONFIG.replace("PORT", str(free_port())), encoding="utf-8")
+    (tmp_path / "live.yaml").write_text(CONFIG.replace("PORT", str(free_port)), encoding="utf-8")
     return tmp_path
 
 
