@@ -17,6 +17,7 @@ from experiments.bench.serve_streams import many_streams
 from experiments.bench.serve_tokens import token_cost
 from experiments.bench.serve_ttft import first_token
 from experiments.bench.serve_weights import weights_shared
+from experiments.config_base import ConfigError
 
 Row = Literal["start", "ttft", "tokens", "streams", "weights"]
 ROWS: tuple[Row, ...] = get_args(Row)
@@ -28,6 +29,14 @@ _ROWS: dict[Row, tuple[str, Callable[[Path, bool, Report], list[Figure]]]] = {
     "streams": ("200 streams at once", many_streams),
     "weights": ("memory of the weights", weights_shared),
 }
+
+
+def chosen(names: Sequence[str]) -> list[Row]:
+    """The rows of these names, in the order of :data:`ROWS`. Raises ConfigError."""
+    for name in names:
+        if name not in ROWS:
+            raise ConfigError(f"there is no row {name!r} (allowed: {', '.join(ROWS)})")
+    return [row for row in ROWS if row in names]
 
 
 def run_serve_suite(quick: bool, report: Report = lambda _: None, rows: Sequence[Row] = ROWS) -> list[Figure]:

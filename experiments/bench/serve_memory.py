@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from experiments.bench.serve_processes import pss_bytes, tree
+from experiments.bench.serve_processes import RAY, pss_bytes, tree
 
 
 class Memory(NamedTuple):
@@ -41,30 +41,32 @@ def sample(root: int) -> Sample:
     return Sample(time.monotonic(), found)
 
 
-def growth_per_minute(samples: Sequence[Sample], pid: int | None = None) -> float:
-    """Bytes a minute by least squares: of one process, or of all that were there throughout."""
-    wanted = lasting(samples) if pid is None else {pid}
+def growth_per_minute(samples: Sequence[Sample], pids: Collection[int]) -> float:
+    """Bytes a minute of these processes together, by least squares."""
     minutes = np.array([sample.at_s for sample in samples]) / 60
-    sizes = np.array([sum(sample.memory[pid].own_bytes for pid in wanted) for sample in samples], dtype=np.float64)
+    sizes = np.array([sum(sample.memory[pid].own_bytes for pid in pids) for sample in samples], dtype=np.float64)
     minutes -= minutes.mean()
     spread = float((minutes**2).sum())
     return float((minutes * (sizes - sizes.mean())).sum()) / spread if spread else 0.0
 
 
-def lasting(samples: Sequence[Sample]) -> set[int]:
-    """The processes that every sample has."""
-    return set.intersection(*(set(sample.memory) for sample in samples))
+def lasting(samples: Sequence[Sample], *, of_ray: bool) -> list[int]:
+    """The processes that every sample has: Ray's own, or ours."""
+    everywhere = set.intersection(*(set(sample.memory) for sample in samples))
+    return sorted(pid for pid in everywhere if (samples[0].memory[pid].role in RAY) == of_ray)
 
 
 def growth_note(samples: Sequence[Sample]) -> str:
-    """Who grew most, and how all of it was at both ends."""
-    wanted = lasting(samples)
-    slope, role = max((growth_per_minute(samples, pid), samples[0].memory[pid].role) for pid in wanted)
-    first, last = (
-        tuple(sum(getattr(sample.memory[pid], kind) for pid in wanted) / 1e6 for kind in ("own_bytes", "pss_bytes"))
-        for sample in (samples[0], samples[-1])
-    )
+    """How all of it was at both ends, who of ours grew most, and what Ray did."""
+    ours, rays = lasting(samples, of_ray=False), lasting(samples, of_ray=True)
+    slope, role = max((growth_per_minute(samples, [pid]), samples[0].memory[pid].role) for pid in ours)
+    own = " to ".join(f"{sum(sample.memory[pid].own_bytes for pid in ours) / 1e6:.1f}" for sample in _ends(samples))
+    pss = " to ".join(f"{sum(sample.memory[pid].pss_bytes for pid in ours) / 1e6:.1f}" for sample in _ends(samples))
     return (
-        f"slope of {len(wanted)} processes' own memory after warm-up; {first[0]:.0f} to {last[0]:.0f} MB (PSS"
-        f" {first[1]:.0f} to {last[1]:.0f} MB); fastest: {role}, {slope / 1e6:+.2f} MB/min"
+        f"slope of the own memory of {len(ours)} processes after warm-up: {own} MB (PSS {pss} MB); most: {role},"
+        f" {slope / 1e6:+.2f} MB/min; beside them Ray's own {len(rays)}: {growth_per_minute(samples, rays) / 1e6:+.2f}"
     )
+
+
+def _ends(samples: Sequence[Sample]) -> tuple[Sample, Sample]:
+    return samples[0], samples[-1]

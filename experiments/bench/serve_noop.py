@@ -10,6 +10,7 @@ takes: all streams get theirs at the same moment, as they do from an engine's it
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import sys
 import time
@@ -62,6 +63,7 @@ def main(how: str) -> None:
             "health_check_period_s": health_s,
             "ray_actor_options": {"num_cpus": 0},
         }
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
         serve.start(http_options={"host": "127.0.0.1", "port": free_port() if how == "direct" else port})
         serve.run(serve.deployment(name="noop", **options)(Noop).bind(), name="noop", route_prefix="/")
         try:

@@ -12,6 +12,8 @@ import psutil
 _REPLICA = re.compile(r"ServeReplica:[^:]*:([\w-]+)")
 _LAUNCHER = "reference_impl.engine.launcher"
 WORKER = "engine worker"
+RAY = frozenset({"Ray", "Serve controller", "Serve proxy"})
+"""Roles of processes in which none of our code runs."""
 
 
 class Process(NamedTuple):

@@ -57,9 +57,8 @@ def figures_of(windows: dict[str, list[Window]], delays: dict[str, float]) -> li
     for noop in _NOOPS:
         pairs = list(zip(ours, windows[noop], strict=True))
         ratio = median(mine.cpu_token_s / other.cpu_token_s for mine, other in pairs)
-        figures.append(_ratio(f"serve: CPU per streamed token, a no-op {_HOWS[noop]} = 1", ratio, len(pairs)))
-        wall = delays[_OURS] / delays[noop]
-        figures.append(_ratio(f"serve: delay of a streamed token, a no-op {_HOWS[noop]} = 1", wall, len(pairs)))
+        figures.append(_ratio("CPU per", noop, ratio, len(pairs)))
+        figures.append(_ratio("delay of a", noop, delays[_OURS] / delays[noop], len(pairs)))
     cost_us = median(window.cpu_token_s for window in ours) * 1e6
     note = f"{_account(ours)}. " + ". ".join(f"No-op, {noop}: {_account(windows[noop])}" for noop in _NOOPS)
     figures.append(Figure("serve: CPU per streamed token", cost_us, "us", "lower", None, len(ours), note=note))
@@ -69,9 +68,11 @@ def figures_of(windows: dict[str, list[Window]], delays: dict[str, float]) -> li
     return [*figures, Figure("serve: delay of a streamed token", delay_ms, "ms", "lower", None, len(ours), note=note)]
 
 
-def _ratio(name: str, value: float, rounds: int) -> Figure:
+def _ratio(what: str, noop: str, value: float, rounds: int) -> Figure:
+    """The bar is for Serve as the deployment uses it, where tokens pass from one process to another as ours do."""
+    name = f"serve: {what} streamed token, a no-op {_HOWS[noop]} = 1"
     note = f"{STREAMS} streams of one instance; all processes but the workers, interleaved"
-    return Figure(name, value, "x", "lower", None, rounds, floor=_LIMIT, note=note)
+    return Figure(name, value, "x", "lower", None, rounds, floor=_LIMIT if noop == "proxy" else None, note=note)
 
 
 def _account(windows: Sequence[Window]) -> str:

@@ -44,6 +44,24 @@ def engine(
     typer.echo(json.dumps(as_json(figures), indent=2) if json_ else as_text(figures))
 
 
+@bench.command("serve")
+def serve(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer and shorter rounds: for a glance.")] = False,
+    json_: Json = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ROW", help="start, ttft, tokens, streams or weights; can be given again. Default: all."),
+    ] = None,
+) -> None:
+    """The live deployment beyond its engine: start, first token, streamed tokens, 200 streams, shared weights."""
+    from experiments.bench import as_json, as_text
+    from experiments.bench.serve import ROWS, chosen, run_serve_suite
+
+    rows = chosen(only) if only else ROWS
+    figures = run_serve_suite(quick, lambda step: print(f"measuring: {step}", file=sys.stderr), rows)
+    typer.echo(json.dumps(as_json(figures), indent=2) if json_ else as_text(figures))
+
+
 @validate.callback()
 def _validate() -> None:
     """A callback keeps `vllm-run` a subcommand of its own."""
