@@ -99,7 +99,10 @@ async def begin(port: int, path: str, body: Mapping[str, Any]) -> Stream:
 
 
 async def finish(stream: Stream, within_s: float) -> Stream:
-    """Wait for its end. Raises TimeoutError."""
-    async with asyncio.timeout(within_s):
-        await stream.over
+    """Wait for its end. Raises TimeoutError; the connection is closed in any case."""
+    try:
+        async with asyncio.timeout(within_s):
+            await stream.over
+    finally:
+        stream.leave()
     return stream
