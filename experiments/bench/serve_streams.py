@@ -42,7 +42,9 @@ class Slot:
     """A client that begins a new stream as soon as the last one has ended."""
 
     def __init__(self, number: int, port: int, max_tokens: int) -> None:
-        self._drawn = random.Random(number)
+        drawn = random.Random(number)
+        self._prompt = [drawn.randrange(10, 4000) for _ in range(_PROMPT_TOKENS)]
+        """Always the same: policies that remember prompts are not to be taken for a leak."""
         self._port = port
         self._max_tokens = max_tokens
         self._first_tokens = 1 + max_tokens * number // _STREAMS
@@ -78,9 +80,8 @@ class Slot:
             self.errors.append(f"{stream.tokens} tokens of {wanted}")
 
     def _body(self, max_tokens: int) -> dict[str, Any]:
-        prompt = [self._drawn.randrange(10, 4000) for _ in range(_PROMPT_TOKENS)]
         options = {"include_usage": True, "continuous_usage_stats": True}
-        body = {"model": MODEL, "prompt": prompt, "max_tokens": max_tokens, "ignore_eos": True, "temperature": 0}
+        body = {"model": MODEL, "prompt": self._prompt, "max_tokens": max_tokens, "ignore_eos": True, "temperature": 0}
         return body | {"stream": True, "stream_options": options}
 
 
