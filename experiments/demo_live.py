@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,14 +28,15 @@ def run_demo_live(
 
     page = out / PAGE
     check_out(out, page)
-    study = run_study(
-        load(_CONFIG, FidelityConfig),
-        out,
-        host or Deployed(report),
-        profiler or _quick_profile,
-        source=_CONFIG.name,
-        progress=lambda done, total, what: report(f"[{done}/{total}] {what}"),
-    )
+    with contextlib.ExitStack() as stack:
+        study = run_study(
+            load(_CONFIG, FidelityConfig),
+            out,
+            host or stack.enter_context(Deployed(report)),
+            profiler or _quick_profile,
+            source=_CONFIG.name,
+            progress=lambda done, total, what: report(f"[{done}/{total}] {what}"),
+        )
     write_study(page, study)
     return study, page
 

@@ -20,6 +20,7 @@ from experiments.serve_build import build_live
 if TYPE_CHECKING:
     from reference_impl.serve.launch import Running
     from reference_impl.serve.messages import Status
+    from reference_impl.serve.ray_cluster import Cluster
     from reference_impl.serve.spec import LiveSpec
 
 _PACKAGES = ("torch", "transformers", "ray", "fastapi")
@@ -31,11 +32,17 @@ def _quiet(_line: str) -> None:
 
 @contextlib.contextmanager
 def live_deployment(
-    config: RunConfig, out: Path | None = None, report: Callable[[str], None] = _quiet, *, force: bool = False
+    config: RunConfig,
+    out: Path | None = None,
+    report: Callable[[str], None] = _quiet,
+    *,
+    force: bool = False,
+    cluster: Cluster | None = None,
 ) -> Iterator[Running]:
     """A deployment that is ready (see its ``url``), gone afterwards; then ``out`` is a run's folder.
 
-    ``report`` is told what happens. Raises ConfigError, LaunchError, EngineError, or what ``build_live`` raises.
+    ``report`` is told what happens. ``cluster``: Ray, where it is up already. Raises ConfigError, LaunchError,
+    EngineError, or what ``build_live`` raises.
     """
     from reference_impl.serve.launch import launched
 
@@ -44,7 +51,8 @@ def live_deployment(
         started_s = time.perf_counter()
         spec = build_live(config, folder)
         _check_front_door(spec)
-        with launched(spec, report, cores=serve.other_cores, dashboard=serve.dashboard) as running:
+        cores = serve.other_cores
+        with launched(spec, report, cores=cores, dashboard=serve.dashboard, cluster=cluster) as running:
             yield running
             status = running.drain()
         if folder is not None:

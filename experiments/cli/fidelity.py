@@ -81,7 +81,8 @@ def fidelity(
 
     wanted = load(config, FidelityConfig)
     check_out(out, out / PAGE)
-    study = run_study(wanted, out, Deployed(_log), profiler, profile=profile, source=str(config), progress=_say)
+    with Deployed(_log) as host:
+        study = run_study(wanted, out, host, profiler, profile=profile, source=str(config), progress=_say)
     write_study(out / PAGE, study)
     typer.echo(json.dumps(study.to_json(), indent=2) if json_ else f"{as_text(study)}\npage: {out / PAGE}")
     if gate and not study.reached:

@@ -40,6 +40,10 @@ class FidelityConfig(StrictModel):
     batch: _Policies
     repeats: Annotated[int, Field(ge=1, le=100)] = 3
     """Live runs of each: their spread is the noise that a difference between policies must exceed."""
+    utilisation: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] | None = None
+    """Part of the time for which the lanes are to be busy under the common policies: requests of traces and calibration
+    runs come so many times as fast (``experiments.fidelity.loads``), so that a slower machine is not a fuller one.
+    None: as fast as configured."""
     warmup_requests: Annotated[int, Field(ge=0, le=10_000)] = 0
     """The first so many requests of a trace are served and not counted, in both hosts."""
     calibration: dict[str, Overrides] = Field(default_factory=dict)
@@ -55,9 +59,9 @@ class FidelityConfig(StrictModel):
             policies = getattr(self, name)
             if len(set(policies)) < len(policies):
                 raise ValueError(f"{name}: every policy may stand once, got {list(policies)}")
-        slugs = {slug(name): name for name in self.traces}
-        if len(slugs) < len(self.traces):
-            raise ValueError(f"traces: {list(self.traces)} are too alike to name folders after them")
+        names = [*self.traces, *self.calibration]
+        if len({slug(name) for name in names}) < len(names):
+            raise ValueError(f"traces and calibration: {names} are too alike to name folders after them")
         return self
 
 

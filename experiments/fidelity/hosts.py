@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 from experiments.config import RunConfig
 from experiments.config_base import ConfigError
 
 if TYPE_CHECKING:
     from experiments.profiling.overheads import Overheads
+    from reference_impl.serve.ray_cluster import Cluster
 
 
 RUN, CLIENT = "run", "client"
@@ -28,10 +30,22 @@ class LiveHost(Protocol):
 
 
 class Deployed:
-    """The deployment on Ray Serve, and a client that keeps to the cores on which no instance computes."""
+    """The deployment on Ray Serve, and a client that keeps to the cores on which no instance computes.
+
+    A context: Ray comes with the first run and stays until the last one is over.
+    """
 
     def __init__(self, report: Callable[[str], None]) -> None:
         self._report = report
+        self._stack = contextlib.ExitStack()
+        self._cluster: Cluster | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._cluster = None
+        self._stack.close()
 
     def run(self, config: RunConfig, folder: Path) -> None:
         """See :class:`LiveHost`; the client's own account is in :data:`CLIENT`. Raises ConfigError, LaunchError,
@@ -42,10 +56,18 @@ class Deployed:
 
         if config.serve is None:
             raise ConfigError("a live run needs a serve section in the configuration's base")
-        with live_deployment(config, folder / RUN, self._report) as running:
+        with live_deployment(config, folder / RUN, self._report, cluster=self._ray()) as running:
             client = ClientConfig(url=running.url, cores=config.serve.other_cores)
             asked = ReplayConfig(workload=config.workload, client=client, seed=config.seed)
             execute_replay(asked, folder / CLIENT)
+
+    def _ray(self) -> Cluster:
+        from reference_impl.serve.ray_cluster import serve_cluster
+
+        if self._cluster is None:
+            self._report("starting Ray")
+            self._cluster = self._stack.enter_context(serve_cluster())
+        return self._cluster
 
 
 def simulated_config(config: RunConfig, profile: Path, overheads: Overheads | None) -> RunConfig:

@@ -8,7 +8,7 @@ from typing import Any
 from experiments.config_file import to_yaml
 from experiments.fidelity.figures import by_policy, diagonal
 from experiments.fidelity.study import Study
-from experiments.fidelity.table import errors_table, ranking_table
+from experiments.fidelity.table import errors_table, paced, ranking_table
 from experiments.report.template import write_page
 
 _TEMPLATE = "fidelity.html.jinja"
@@ -30,7 +30,7 @@ def _content(study: Study) -> dict[str, Any]:
         "repeats": config.repeats,
         "traces": [
             {
-                "name": trace,
+                "name": f"{trace}{paced(study, trace)}",
                 "svg": Markup(by_policy(study, trace)),
                 "table": errors_table(study, trace),
             }

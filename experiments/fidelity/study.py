@@ -14,6 +14,7 @@ from experiments.config_build import build_trace
 from experiments.config_file import to_yaml
 from experiments.fidelity.config import FidelityConfig, Setting, calibrations, settings, slug
 from experiments.fidelity.hosts import RUN, LiveHost, simulated_config
+from experiments.fidelity.loads import Loads, at_load, faster, find_loads
 from experiments.fidelity.measures import FIGURES, Measures
 from experiments.fidelity.runs import LiveRuns, Progress, live_run, live_runs, simulated_run
 from experiments.fidelity.verdict import Bar, Compared, Pair, Ranking, bars, compared, decisions_bar, pairs_of, rankings
@@ -41,6 +42,8 @@ class Study:
     facts: Mapping[str, Mapping[str, Any]]
     """Name of a setting with its trace -> measures of its runs, live and simulated."""
     profile: Mapping[str, Any]
+    loads: Loads
+    """How many times as fast as configured the requests of each trace came."""
 
     @property
     def reached(self) -> bool:
@@ -57,6 +60,7 @@ class Study:
             "rankings": [ranking._asdict() for ranking in self.rankings],
             "pairs": [{**pair._asdict(), "kept": pair.kept} for pair in self.pairs],
             "figures": [{**row._asdict(), "error": row.error, "spread": row.spread} for row in self.rows],
+            "rate_factors": dict(self.loads),
             "runs": dict(self.facts),
             "profile": {key: self.profile.get(key) for key in kept},
             "environment": environment(),
@@ -78,11 +82,17 @@ def run_study(
     Everything that the configuration names is looked up before the first run. Raises what ``experiments.run.execute``
     and the live host raise.
     """
-    wanted = settings(config, source)
+    wanted, calibrating = settings(config, source), calibrations(config, source)
     _check(wanted)
     out.mkdir(parents=True, exist_ok=True)
     (out / CONFIG).write_text(to_yaml(config), encoding="utf-8")
-    found = _profiled(config, wanted[0].config, out, host, profiler, profile, source, progress)
+    found = _profiled(wanted[0].config, out / PROFILE, profiler, profile, progress)
+    _tell(progress, "finding the rates")
+    loads = find_loads({**_commons(wanted), **calibrating}, config.utilisation, out / PROFILE, out)
+    wanted = at_load(wanted, loads)
+    calibrating = {name: faster(run, loads[name]) for name, run in calibrating.items()}
+    if calibrating and overheads_in(found) is None:
+        found = _calibrated(calibrating, wanted[0].config, out, host, progress)
     live = live_runs(wanted, config.repeats, host, out, config.warmup_requests, progress)
     simulated = {
         (each.trace, each.name): simulated_run(
@@ -92,7 +102,7 @@ def run_study(
         )
         for each in wanted
     }
-    study = judged(config, wanted, live, simulated, found)
+    study = judged(config, wanted, live, simulated, found, loads)
     write_json(out / RESULT, study.to_json())
     return study
 
@@ -103,6 +113,7 @@ def judged(
     live: LiveRuns,
     simulated: Mapping[tuple[str, str], Measures],
     profile: Mapping[str, Any],
+    loads: Loads,
 ) -> Study:
     """The study of finished runs."""
     rows: list[Compared] = []
@@ -118,34 +129,35 @@ def judged(
     ]
     everyone = [run for members in live.values() for runs in members.values() for run in runs]
     found = (*bars(rows, pairs, config.bars), *decisions_bar(everyone))
-    return Study(config, tuple(rows), tuple(pairs), tuple(rankings(pairs)), found, facts, profile)
+    return Study(config, tuple(rows), tuple(pairs), tuple(rankings(pairs)), found, facts, profile, loads)
+
+
+def _commons(wanted: Sequence[Setting]) -> dict[str, RunConfig]:
+    """Each trace's run under its common policies."""
+    return {each.trace: each.config for each in wanted if (each.dispatch, each.batch) == each.common}
 
 
 def _profiled(
-    config: FidelityConfig,
-    engine: RunConfig,
-    out: Path,
-    host: LiveHost,
-    profiler: Profiler,
-    given: Path | None,
-    source: str,
-    progress: Progress | None,
+    engine: RunConfig, path: Path, profiler: Profiler, given: Path | None, progress: Progress | None
 ) -> dict[str, Any]:
-    """The profile in ``out``: the given one, or that of an earlier attempt, or a new one, overheads added."""
-    path = out / PROFILE
+    """The profile in ``path``: the given one, or that of an earlier attempt, or a new one."""
     if given is None and not path.exists():
         _tell(progress, "profiling")
         profiler(engine, path)
     content = _read_profile(path if given is None else given)
     write_profile(path, content)
-    wanted = calibrations(config, source)
-    if not wanted or overheads_in(content) is not None:
-        return content
-    folders = {name: out / "calibration" / slug(name) for name in wanted}
-    for name, run in wanted.items():
+    return content
+
+
+def _calibrated(
+    runs: Mapping[str, RunConfig], engine: RunConfig, out: Path, host: LiveHost, progress: Progress | None
+) -> dict[str, Any]:
+    """The profile with what live runs add to it."""
+    folders = {name: out / "calibration" / slug(name) for name in runs}
+    for name, run in runs.items():
         _tell(progress, f"live run for the profile: {name}")
         live_run(run, host, folders[name], 0)
-    return add_live_runs(engine, path, [folder / RUN for folder in folders.values()])
+    return add_live_runs(engine, out / PROFILE, [folder / RUN for folder in folders.values()])
 
 
 def _read_profile(path: Path) -> dict[str, Any]:

@@ -15,9 +15,8 @@ def as_text(study: Study) -> str:
     """Errors of the means by trace and policies, the rankings, and what was demanded."""
     lines = [study.config.title, f"cost model: {study.profile['provenance']}", ""]
     for trace in study.config.traces:
-        lines += [
-            f"{trace}: means in ms, live (of {study.config.repeats} runs), simulated, error; spread of the live runs"
-        ]
+        what = f"means in ms, live (of {study.config.repeats} runs), simulated, error; spread of the live runs"
+        lines.append(f"{trace}{paced(study, trace)}: {what}")
         lines += [*aligned(errors_table(study, trace)), ""]
     lines += [*aligned(ranking_table(study.rankings)), ""]
     lines += aligned([("demanded", "found", ""), *((bar.demand, bar.found, _said(bar.reached)) for bar in study.bars)])
@@ -36,6 +35,14 @@ def errors_table(study: Study, trace: str) -> list[tuple[str, ...]]:
             cells += _cells(next(row for row in study.rows if row[:4] == (trace, dispatch, batch, figure)))
         rows.append(tuple(cells))
     return rows
+
+
+def paced(study: Study, trace: str) -> str:
+    """How fast its requests came, where that was found for this machine."""
+    if study.config.utilisation is None:
+        return ""
+    busy = f"for lanes that are {study.config.utilisation:.0%} busy under the common policies"
+    return f", {study.loads[trace]:g} times as fast as configured ({busy})"
 
 
 def ranking_table(rankings: Sequence[Ranking]) -> list[tuple[str, ...]]:

@@ -7,8 +7,6 @@ is ended, and what lies in shared memory is removed.
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
 import re
 import shutil
 import signal
@@ -20,9 +18,10 @@ from pathlib import Path
 
 from reference_impl.engine.launching import Launcher
 from reference_impl.engine.shared_files import RunLock, shared_folder, sweep_dead
+from reference_impl.serve.cores import check_cores, on_cores
 from reference_impl.serve.http_server import bind
 from reference_impl.serve.messages import Member, Status
-from reference_impl.serve.ray_cluster import RAY_LOGS, LaunchError, ray_cluster, without_warnings
+from reference_impl.serve.ray_cluster import RAY_LOGS, Cluster, LaunchError, serve_cluster, without_warnings
 from reference_impl.serve.spec import LiveSpec
 from reference_impl.serve.watching import Watch
 
@@ -83,22 +82,33 @@ class Running:
 
 @contextlib.contextmanager
 def launched(
-    spec: LiveSpec, report: Report, *, cores: tuple[int, ...] | None = None, dashboard: bool = False
+    spec: LiveSpec,
+    report: Report,
+    *,
+    cores: tuple[int, ...] | None = None,
+    dashboard: bool = False,
+    cluster: Cluster | None = None,
 ) -> Iterator[Running]:
-    """A deployment that is ready, for as long as the context lasts. ``cores``: where all but the workers run.
+    """A deployment that is ready, for as long as the context lasts. ``cores``: where all but the workers run once it is
+    ready. ``cluster``: Ray and Serve, where they are up already and stay up; else they come and go with it.
 
     Raises LaunchError, EngineError.
     """
     stack = contextlib.ExitStack()
     try:
-        yield _bring_up(stack, spec, report, cores, dashboard)
+        yield _bring_up(stack, spec, report, cores, dashboard, cluster)
     finally:
         with _undisturbed(report):
             stack.close()
 
 
 def _bring_up(
-    stack: contextlib.ExitStack, spec: LiveSpec, report: Report, cores: tuple[int, ...] | None, dashboard: bool
+    stack: contextlib.ExitStack,
+    spec: LiveSpec,
+    report: Report,
+    cores: tuple[int, ...] | None,
+    dashboard: bool,
+    cluster: Cluster | None,
 ) -> Running:
     started_s = time.monotonic()
     _check_port(spec)
@@ -107,18 +117,20 @@ def _bring_up(
     stack.callback(RunLock(spec.run).release)
     spec.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     stack.callback(shutil.rmtree, spec.folder, ignore_errors=True)
-    stack.enter_context(_on_cores(cores))
+    check_cores(cores)
     launcher = [Launcher(spec.folder)]
     stack.callback(lambda: launcher[0].close())
     arrivals = _Arrivals(report, started_s)
     watch = stack.enter_context(Watch(spec, arrivals.note))
-    report("starting Ray")
-    dashboard_url = stack.enter_context(ray_cluster(dashboard))
+    if cluster is None:
+        report("starting Ray")
+        cluster = stack.enter_context(serve_cluster(dashboard))
     report(f"starting {_summary(spec)}")
     stack.enter_context(_serving(spec))
     _await_ready(spec, watch)
+    stack.enter_context(on_cores(cores, lambda: launcher[0].pid))
     url = f"http://{_in_url(spec.http.host)}:{spec.port}"
-    return Running(spec, url, time.monotonic() - started_s, dashboard_url, launcher, watch, report)
+    return Running(spec, url, time.monotonic() - started_s, cluster.dashboard_url, launcher, watch, report)
 
 
 def _check_port(spec: LiveSpec) -> None:
@@ -172,39 +184,20 @@ def _serving(spec: LiveSpec) -> Iterator[None]:
     with without_warnings():
         from ray import serve
 
-        logging.getLogger("ray.serve").setLevel(logging.ERROR)
         from reference_impl.serve.deployment import application
 
-        serve.start(proxy_location="Disabled")
         try:
             target = serve.RunTarget(target=application(spec), name=spec.run, route_prefix=None)
             waits = {"wait_for_ingress_deployment_creation": False, "wait_for_applications_running": False}
             serve.run_many([target], **waits)
         except BaseException:
-            serve.shutdown()
+            serve.delete(spec.run)
             raise
     try:
         yield
     finally:
         with without_warnings():
-            serve.shutdown()
-
-
-@contextlib.contextmanager
-def _on_cores(cores: tuple[int, ...] | None) -> Iterator[None]:
-    """This process and what it starts keep to ``cores``."""
-    if cores is None or not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    try:
-        os.sched_setaffinity(0, cores)
-    except OSError as error:
-        raise LaunchError(f"cores {list(cores)} cannot be used: {error}; there are {sorted(before)}") from error
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
+            serve.delete(spec.run)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 RAY_LOGS = "/tmp/ray/session_latest/logs"
 _OBJECT_STORE_BYTES = 100 << 20
@@ -25,6 +26,28 @@ _SETTINGS = {
 
 class LaunchError(RuntimeError):
     """The deployment did not come up, or went down; says why in one line."""
+
+
+class Cluster(NamedTuple):
+    """Ray and Ray Serve, up."""
+
+    dashboard_url: str | None
+
+
+@contextlib.contextmanager
+def serve_cluster(dashboard: bool = False) -> Iterator[Cluster]:
+    """Start Ray and Ray Serve, and end them. Raises LaunchError."""
+    with ray_cluster(dashboard) as url:
+        with without_warnings():
+            from ray import serve
+
+            logging.getLogger("ray.serve").setLevel(logging.ERROR)
+            serve.start(proxy_location="Disabled")
+        try:
+            yield Cluster(url)
+        finally:
+            with without_warnings():
+                serve.shutdown()
 
 
 @contextlib.contextmanager

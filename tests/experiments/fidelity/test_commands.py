@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ Profiler = Callable[[RunConfig, Path], None]
 @pytest.fixture
 def no_deployment(host: Any, profiler: Profiler, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both hosts of ``semiflow fidelity`` are simulated, and its profile is known."""
-    monkeypatch.setattr(hosts, "Deployed", lambda _report: host())
+    monkeypatch.setattr(hosts, "Deployed", lambda _report: contextlib.nullcontext(host()))
     monkeypatch.setattr(profiling, "profile_engine", lambda config, path, **_: profiler(config, path))
 
 

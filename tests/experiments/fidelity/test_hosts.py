@@ -17,6 +17,7 @@ from experiments.config_file import parse
 from experiments.config_replay import ReplayConfig
 from experiments.fidelity.hosts import Deployed, simulated_config
 from experiments.profiling.overheads import Overheads
+from reference_impl.serve import ray_cluster
 
 
 @dataclass
@@ -34,8 +35,9 @@ def test_the_replay_runs_against_the_deployment_while_it_is_up(tmp_path: Path, m
     happened: list[str] = []
 
     @contextmanager
-    def live_deployment(config: RunConfig, out: Path, report: Any) -> Iterator[Running]:
+    def live_deployment(config: RunConfig, out: Path, report: Any, *, cluster: object) -> Iterator[Running]:
         assert out == tmp_path / "run"
+        assert cluster == "Ray"
         assert config.policies.dispatch == "random"
         report("up")
         yield Running("http://127.0.0.1:8123")
@@ -48,13 +50,22 @@ def test_the_replay_runs_against_the_deployment_while_it_is_up(tmp_path: Path, m
         assert (config.workload.max_requests, config.seed) == (7, 3)
         happened.append("replayed")
 
+    @contextmanager
+    def serve_cluster() -> Iterator[str]:
+        yield "Ray"
+        happened.append("Ray is gone")
+
     monkeypatch.setattr(serve, "live_deployment", live_deployment)
     monkeypatch.setattr(replay, "execute_replay", execute_replay)
+    monkeypatch.setattr(ray_cluster, "serve_cluster", serve_cluster)
     config = run_config(
         workload={"max_requests": 7}, policies={"dispatch": "random"}, serve={"other_cores": [0]}, seed=3
     )
-    Deployed(happened.append).run(config, tmp_path)
-    assert happened == ["up", "replayed", "down"]
+    with Deployed(happened.append) as host:
+        assert happened == []
+        for _ in range(2):
+            host.run(config, tmp_path)
+    assert happened == ["starting Ray", *["up", "replayed", "down"] * 2, "Ray is gone"]
 
 
 def test_without_a_serve_section_nothing_is_deployed(tmp_path: Path) -> None:
