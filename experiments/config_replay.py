@@ -57,6 +57,8 @@ class ClientConfig(StrictModel):
     """None: open loop. A number: no more requests at once, so that the load depends on the server."""
     retries: Annotated[int, Field(ge=0, le=10)] = 0
     """Of requests that the server did not take: no connection, 429, 503."""
+    trial: bool = True
+    """One request before all others, to tell a server that cannot serve them; it is no part of the trace."""
     warmup_requests: Annotated[int, Field(ge=0, le=10_000)] = 0
     cores: Annotated[tuple[_Core, ...] | None, Field(strict=False, min_length=1)] = None
     """Cores that the client keeps to."""

@@ -81,6 +81,7 @@ def replay_settings(client: ClientConfig, seed: int, *, keep_texts: bool = False
         timeout_s=client.timeout_s,
         max_concurrency=client.max_concurrency,
         retries=client.retries,
+        trial=client.trial,
         warmup_requests=client.warmup_requests,
         cores=client.cores,
         keep_texts=keep_texts,

@@ -57,7 +57,7 @@ class Deployed:
         if config.serve is None:
             raise ConfigError("a live run needs a serve section in the configuration's base")
         with live_deployment(config, folder / RUN, self._report, cluster=self._ray()) as running:
-            client = ClientConfig(url=running.url, cores=config.serve.other_cores)
+            client = ClientConfig(url=running.url, cores=config.serve.other_cores, trial=False)
             asked = ReplayConfig(workload=config.workload, client=client, seed=config.seed)
             execute_replay(asked, folder / CLIENT)
 

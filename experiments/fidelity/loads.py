@@ -7,30 +7,28 @@ any live run; it changes the traffic of both hosts alike.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from experiments.config import RunConfig
 from experiments.config_base import ConfigError
 from experiments.fidelity.config import Setting, slug
 from experiments.fidelity.hosts import simulated_config
 from experiments.fidelity.runs import simulated_run
-from experiments.run_folder import write_json
 
-LOADS = "loads.json"
 _SLOWEST, _FASTEST = 1 / 256, 256.0
 _HALVINGS = 12
 Loads = Mapping[str, float]
 """Name of a trace or of a calibration run -> how many times as fast its requests come as configured."""
 
 
-def at_load(settings: list[Setting], loads: Loads) -> list[Setting]:
-    """The same with the rates of ``loads``."""
-    return [replace(each, config=faster(each.config, loads[each.trace])) for each in settings]
+def at_load(settings: list[Setting], loads: Loads, profile: Path) -> list[Setting]:
+    """The same with the rates of ``loads``; policies that predict are told the costs of ``profile``."""
+    return [
+        replace(each, config=simulated_config(faster(each.config, loads[each.trace]), profile, None))
+        for each in settings
+    ]
 
 
 def faster(config: RunConfig, factor: float) -> RunConfig:
@@ -43,20 +41,15 @@ def faster(config: RunConfig, factor: float) -> RunConfig:
     return config.model_copy(update={"workload": workload.model_copy(update=changed)})
 
 
-def find_loads(runs: Mapping[str, RunConfig], utilisation: float | None, profile: Path, out: Path) -> dict[str, float]:
-    """For each run its factor; 1 where no utilisation is wanted. Kept in ``out``, so that a study that goes on asks for
-    the same traffic although its profile has learnt from live runs since. Raises ConfigError."""
+def find_loads(runs: Mapping[str, RunConfig], utilisation: float | None, profile: Path, folder: Path) -> Loads:
+    """For each run its factor; 1 where no utilisation is wanted. Its simulations are left in ``folder``.
+
+    ``profile`` must not have learnt from live runs at these rates, or a study that goes on would find others. Raises
+    ConfigError.
+    """
     if utilisation is None:
         return dict.fromkeys(runs, 1.0)
-    kept = _kept(out / LOADS)
-    found = {}
-    for name, config in runs.items():
-        key = _key(config, utilisation)
-        if kept.get(name, {}).get("key") != key:
-            kept[name] = {"key": key, "factor": _search(config, utilisation, profile, out / "loads" / slug(name))}
-        found[name] = float(kept[name]["factor"])
-    write_json(out / LOADS, kept)
-    return found
+    return {name: _search(config, utilisation, profile, folder / slug(name)) for name, config in runs.items()}
 
 
 def _search(config: RunConfig, utilisation: float, profile: Path, folder: Path) -> float:
@@ -77,17 +70,3 @@ def _search(config: RunConfig, utilisation: float, profile: Path, folder: Path) 
         middle = (slow * fast) ** 0.5
         slow, fast = (middle, fast) if busy(middle) < utilisation else (slow, middle)
     return float(f"{(slow * fast) ** 0.5:.3g}")
-
-
-def _key(config: RunConfig, utilisation: float) -> str:
-    text = json.dumps({"config": config.model_dump(mode="json"), "utilisation": utilisation}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
-
-
-def _kept(path: Path) -> dict[str, dict[str, Any]]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise ConfigError(f"{path}: not JSON; delete it to find the rates again") from error

@@ -19,6 +19,8 @@ from experiments.run import EVENTS
 from experiments.run_folder import DECISIONS, write_json
 
 DONE = "measures.json"
+_CARRIED_OUT = {"dispatch": "dispatch", "batch": "run"}
+"""Kind of policy -> the events of which each followed from a decision of one."""
 Progress = Callable[[int, int, str], None]
 """Called with (runs done, runs in all, what runs next)."""
 LiveRuns = dict[str, dict[str, list[Measures]]]
@@ -63,12 +65,18 @@ def live_run(config: RunConfig, host: LiveHost, folder: Path, warmup_requests: i
 
 
 def _decisions(run: Path) -> dict[str, float]:
-    """How many decisions were recorded, and how many policies decide otherwise when they are shown the same again."""
+    """How many decisions were recorded, how many were carried out, and how many policies decide otherwise when they are
+    shown the same again."""
+    from reference_impl.metrics import read
+
     if not any(run.glob(DECISIONS)):
         return {}
     policies = [found for _, replayed in replay_run(run) for found in replayed]
+    rows = read(run / EVENTS).rows
+    kinds = {found.kind for found in policies}
     return {
         "decisions": sum(found.decisions for found in policies),
+        "decisions_carried_out": sum(len(rows[row]) for kind, row in _CARRIED_OUT.items() if kind in kinds),
         "policies_that_differ": sum(found.difference is not None for found in policies),
     }
 

@@ -20,12 +20,17 @@ from experiments.fidelity.runs import LiveRuns, Progress, live_run, live_runs, s
 from experiments.fidelity.verdict import Bar, Compared, Pair, Ranking, bars, compared, decisions_bar, pairs_of, rankings
 from experiments.manifest import environment
 from experiments.profiling.result import overheads_in, write_profile
-from experiments.profiling.run import add_live_runs
+from experiments.profiling.run import add_live_runs, engine_facts
 from experiments.run_folder import write_json
 from experiments.serve_build import build_live
 from reference_impl.latency.measured import read_measured
 
-PROFILE, RESULT, PAGE, CONFIG = "profile.json", "fidelity.json", "fidelity.html", "fidelity.yaml"
+RESULT, PAGE, CONFIG = "fidelity.json", "fidelity.html", "fidelity.yaml"
+PROFILE = "profile.json"
+"""Of the workers by themselves, or the given one: it says how fast requests come."""
+CALIBRATED = "calibrated.json"
+"""The same with what live runs add to it: it is what the simulator and both hosts' policies are told."""
+LOADS = "loads"
 Profiler = Callable[[RunConfig, Path], None]
 """Measures the engine of a configuration into a profile's file."""
 
@@ -83,20 +88,20 @@ def run_study(
     and the live host raise.
     """
     wanted, calibrating = settings(config, source), calibrations(config, source)
+    engine = wanted[0].config
     _check(wanted)
+    _check_one_engine([*(each.config for each in wanted), *calibrating.values()])
     out.mkdir(parents=True, exist_ok=True)
     (out / CONFIG).write_text(to_yaml(config), encoding="utf-8")
-    found = _profiled(wanted[0].config, out / PROFILE, profiler, profile, progress)
-    _tell(progress, "finding the rates")
-    loads = find_loads({**_commons(wanted), **calibrating}, config.utilisation, out / PROFILE, out)
-    wanted = at_load(wanted, loads)
+    found = _profiled(engine, out / PROFILE, profiler, profile, progress)
+    loads = find_loads({**_commons(wanted), **calibrating}, config.utilisation, out / PROFILE, out / LOADS)
     calibrating = {name: faster(run, loads[name]) for name, run in calibrating.items()}
-    if calibrating and overheads_in(found) is None:
-        found = _calibrated(calibrating, wanted[0].config, out, host, progress)
+    found = _calibrated(found, calibrating, engine, out, host, progress)
+    wanted = at_load(wanted, loads, out / CALIBRATED)
     live = live_runs(wanted, config.repeats, host, out, config.warmup_requests, progress)
     simulated = {
         (each.trace, each.name): simulated_run(
-            simulated_config(each.config, out / PROFILE, overheads_in(found)),
+            simulated_config(each.config, out / CALIBRATED, overheads_in(found)),
             out / slug(each.trace) / each.name / "simulated",
             config.warmup_requests,
         )
@@ -144,26 +149,52 @@ def _profiled(
     if given is None and not path.exists():
         _tell(progress, "profiling")
         profiler(engine, path)
-    content = _read_profile(path if given is None else given)
+    content = _read_profile(path if given is None else given, engine_facts(engine))
     write_profile(path, content)
     return content
 
 
 def _calibrated(
-    runs: Mapping[str, RunConfig], engine: RunConfig, out: Path, host: LiveHost, progress: Progress | None
+    profile: Mapping[str, Any],
+    runs: Mapping[str, RunConfig],
+    engine: RunConfig,
+    out: Path,
+    host: LiveHost,
+    progress: Progress | None,
 ) -> dict[str, Any]:
-    """The profile with what live runs add to it."""
+    """The profile with what live runs add to it, unless a given one has learnt from live runs already."""
+    write_profile(out / CALIBRATED, profile)
+    if not runs or overheads_in(profile) is not None:
+        return dict(profile)
     folders = {name: out / "calibration" / slug(name) for name in runs}
     for name, run in runs.items():
         _tell(progress, f"live run for the profile: {name}")
         live_run(run, host, folders[name], 0)
-    return add_live_runs(engine, out / PROFILE, [folder / RUN for folder in folders.values()])
+    return add_live_runs(engine, out / CALIBRATED, [folder / RUN for folder in folders.values()])
 
 
-def _read_profile(path: Path) -> dict[str, Any]:
+def _read_profile(path: Path, engine: Mapping[str, Any]) -> dict[str, Any]:
     read_measured(path)  # says what is wrong with it
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    for fact, wanted in engine.items():
+        if fact in content and content[fact] != wanted:
+            raise ConfigError(
+                f"{path}: is a profile of {fact} {content[fact]}, the study runs {fact} {wanted}; give a profile of"
+                " this engine (--profile), or another --out to have one made"
+            )
     return content
+
+
+def _check_one_engine(runs: Sequence[RunConfig]) -> None:
+    """One profile tells the costs of all runs."""
+    first = engine_facts(runs[0])
+    for run in runs[1:]:
+        for fact, value in engine_facts(run).items():
+            if value != first[fact]:
+                raise ConfigError(
+                    f"the runs of a study share one profile, but have {fact} {first[fact]} and {value}; make it two"
+                    " studies"
+                )
 
 
 def _check(wanted: Sequence[Setting]) -> None:
@@ -172,6 +203,12 @@ def _check(wanted: Sequence[Setting]) -> None:
         instances = build_live(setting.config, None).instances
         trace = build_trace(setting.config.workload, setting.config.seed)
         limit = min(instance.max_request_tokens for instance in instances)
+        told = build_live(setting.config, None).prefix_block_tokens
+        if trace.prefix_block_tokens not in (None, told):
+            raise ConfigError(
+                f"trace {setting.trace!r} has prefix ids of {trace.prefix_block_tokens} tokens, live policies would see"
+                f" ids of {told}; set serve.prefix_block_tokens: {trace.prefix_block_tokens}"
+            )
         largest = int((trace.prompt_tokens + trace.output_tokens).max())
         if largest > limit:
             raise ConfigError(

@@ -159,6 +159,8 @@ def decisions_bar(live: Sequence[Measures]) -> list[Bar]:
     noted = [run for run in live if "decisions" in run]
     if not noted:
         return []
-    decisions, differ = (int(sum(run[key] for run in noted)) for key in ("decisions", "policies_that_differ"))
-    found = f"{decisions} decisions of {len(noted)} live runs, {differ} policies differ"
-    return [Bar("shown the recorded views again, fresh policies decide the same", found, differ == 0)]
+    keys = ("decisions", "decisions_carried_out", "policies_that_differ")
+    decisions, carried_out, differ = (int(sum(run[key] for run in noted)) for key in keys)
+    found = f"{decisions} decisions of {len(noted)} live runs ({carried_out} carried out), {differ} policies differ"
+    whole = all(run["decisions"] >= run["decisions_carried_out"] > 0 for run in noted)
+    return [Bar("shown the recorded views again, fresh policies decide the same", found, whole and differ == 0)]

@@ -37,15 +37,7 @@ def profile_engine(
     serve = config.serve or ServeConfig()
     spec = build_live(config, None).instances[0]
     wanted = shapes(_limits(spec), quick=quick)
-    device = {
-        "model": config.fleet.model,
-        "dtype": serve.dtype,
-        "device": serve.device,
-        "cpu_share": serve.cpu_share,
-        "workers": sum(
-            2 if group.role == "semi_pd" else 1 for group in config.fleet.groups for _ in range(group.count)
-        ),
-    }
+    device = engine_facts(config)
     path.parent.mkdir(parents=True, exist_ok=True)
     cores = {"instance_cores": serve.instance_cores, "other_cores": serve.other_cores}
     notes = Notes(path.with_name(f"{path.name}.notes"), {**device, **cores, "rounds": rounds}, wanted)
@@ -55,6 +47,18 @@ def profile_engine(
     write_profile(path, content)
     notes.remove()
     return content
+
+
+def engine_facts(config: RunConfig) -> dict[str, Any]:
+    """What a profile is of; another engine needs another one."""
+    serve = config.serve or ServeConfig()
+    return {
+        "model": config.fleet.model,
+        "dtype": serve.dtype,
+        "device": serve.device,
+        "cpu_share": serve.cpu_share,
+        "workers": sum(group.count * (2 if group.role == "semi_pd" else 1) for group in config.fleet.groups),
+    }
 
 
 def _limits(spec: InstanceSpec) -> Limits:

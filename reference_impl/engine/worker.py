@@ -11,7 +11,7 @@ import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from reference_impl.engine.api import ChunkRow, DecodeRow, EngineError, ForwardBatch, SamplingParams, WorkerDiedError
 from reference_impl.engine.frames import receive_frame, send_frame
@@ -22,8 +22,13 @@ from reference_impl.engine.progress import LayerProgress
 from reference_impl.engine.share import Share
 from reference_impl.engine.weights import ModelSource, ensure_weights
 
+if TYPE_CHECKING:
+    from reference_impl.engine.runner import Runner as ModelRunner
+
 _WARM_UP = -1
 """A request id that no request has."""
+_WARM_UP_TOKENS = (512, 128, 16, 512)
+_WARM_UP_DECODES = 4
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,8 @@ def work(sock: socket.socket) -> int:
         die_with(sock)
         progress = LayerProgress(spec.progress) if spec.progress is not None else None
         runner = _runner(spec, progress)
-        warm_up(runner, spec.layout.block_tokens)
+        room_tokens = min(spec.blocks * spec.layout.block_tokens, runner.facts.max_context_tokens)
+        warm_up(runner, spec.layout.block_tokens, room_tokens)
         send_frame(sock, Ready(os.getpid()))
         serve_iterations(sock, runner, progress)
     except WorkerDiedError:
@@ -76,12 +82,17 @@ def work(sock: socket.socket) -> int:
     return 0
 
 
-def warm_up(runner: Runner, block_tokens: int) -> None:
-    """Run a prompt and a decode, so that the first real ones are not slower than the others. Writes KV to block 0."""
-    runner.admit(_WARM_UP, SamplingParams(max_tokens=2, temperature=0.0))
-    runner.run(ForwardBatch(0, (ChunkRow(_WARM_UP, [0], 0, [0], True),), ()))
-    if block_tokens > 1:
-        runner.run(ForwardBatch(0, (), (DecodeRow(_WARM_UP, None, 1, [0]),)))
+def warm_up(runner: Runner, block_tokens: int, room_tokens: int) -> None:
+    """Run prompts of several sizes and decodes, so that the first real ones are not slower than the others: a new size
+    has its kernels made, and memory is touched for the first time. Writes KV from block 0 on, ``room_tokens`` at most.
+    """
+    runner.admit(_WARM_UP, SamplingParams(max_tokens=room_tokens, temperature=0.0))
+    for wanted in _WARM_UP_TOKENS:
+        tokens = min(wanted, max(1, room_tokens - _WARM_UP_DECODES))
+        table = list(range(-(-min(room_tokens, tokens + _WARM_UP_DECODES) // block_tokens)))
+        runner.run(ForwardBatch(0, (ChunkRow(_WARM_UP, [0] * tokens, 0, table, True),), ()))
+        for position in range(tokens, min(room_tokens, tokens + _WARM_UP_DECODES)):
+            runner.run(ForwardBatch(0, (), (DecodeRow(_WARM_UP, None, position, table),)))
     runner.forget([_WARM_UP])
 
 
@@ -114,7 +125,7 @@ def die_with(sock: socket.socket) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _runner(spec: WorkerSpec, progress: LayerProgress | None) -> Runner:
+def _runner(spec: WorkerSpec, progress: LayerProgress | None) -> ModelRunner:
     from reference_impl.engine.runner import Runner as ModelRunner
 
     if spec.pool is None:

@@ -85,8 +85,9 @@ class _Replay:
             if settings.too_long == "clip" and model.max_model_tokens is not None:
                 self._trace = self._trace.clip_total_tokens(model.max_model_tokens)
             prompts, lengths = _prompts(self._trace, settings, model)
-            trial = prompts.warmup(_TRIAL, 1)
-            await try_out(wire, settings.url, form, trial, self._clock, settings.timeout_s)
+            if settings.trial:
+                prompt = prompts.warmup(_TRIAL, 1)
+                await try_out(wire, settings.url, form, prompt, self._clock, settings.timeout_s)
             await self._warm_up(wire, form, prompts)
             refused = _too_long(self._trace, model.max_model_tokens)
             load = await self._load(wire, form, prompts, refused)

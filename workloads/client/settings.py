@@ -39,6 +39,8 @@ class ReplaySettings:
     timeout_s: float = 600.0
     max_concurrency: int | None = None
     retries: int = 0
+    trial: bool = True
+    """One request before all others, so that a server that cannot serve them is told apart from one that is slow."""
     warmup_requests: int = 0
     cores: tuple[int, ...] | None = None
     """Cores that the client keeps to."""

@@ -16,6 +16,7 @@ from experiments.decisions import Recorded, recording
 from experiments.fidelity.config import FidelityConfig
 from experiments.profiling.measure import Timing
 from experiments.profiling.result import profile_json, write_profile
+from experiments.profiling.run import engine_facts
 from experiments.profiling.shapes import Limits, shapes
 from reference_impl.events import EventLog
 from reference_impl.latency.api import Piece, Work
@@ -90,8 +91,7 @@ def profiler() -> Callable[[RunConfig, Path], None]:
         cost = Measured(TRUTH, "tiny")
         blank = [Timing(0, 0, place, 0, 0.0) for place in range(len(wanted))]
         timings = [timing._replace(seconds=cost.iteration_s(timing.content(wanted).work)) for timing in blank]
-        device = {"model": config.fleet.model, "dtype": "float32", "device": "cpu", "cpu_share": None, "workers": 3}
-        write_profile(path, profile_json(device, wanted, timings))
+        write_profile(path, profile_json(engine_facts(config), wanted, timings))
 
     return write
 

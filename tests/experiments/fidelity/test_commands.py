@@ -40,7 +40,7 @@ def test_fidelity_prints_its_tables_and_writes_its_files(
     assert "mean TTFT within 20% everywhere" in captured.out
     assert "live 1: prefixes, random+prefill_first" in captured.err
     files = {path.name for path in (tmp_path / "out").iterdir() if path.is_file()}
-    assert files == {"fidelity.html", "fidelity.json", "fidelity.yaml", "profile.json"}
+    assert files == {"calibrated.json", "fidelity.html", "fidelity.json", "fidelity.yaml", "profile.json"}
     assert run(["fidelity", str(config), "--out", str(tmp_path / "out"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["reached"] is True
 

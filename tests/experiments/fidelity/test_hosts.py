@@ -46,6 +46,7 @@ def test_the_replay_runs_against_the_deployment_while_it_is_up(tmp_path: Path, m
     def execute_replay(config: ReplayConfig, out: Path) -> None:
         assert out == tmp_path / "client"
         assert (config.client.url, config.client.cores) == ("http://127.0.0.1:8123", (0,))
+        assert not config.client.trial, "the deployment would serve a request that the simulator does not"
         assert (config.client.warmup_requests, config.client.max_concurrency) == (0, None)
         assert (config.workload.max_requests, config.seed) == (7, 3)
         happened.append("replayed")

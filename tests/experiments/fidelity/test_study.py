@@ -31,7 +31,7 @@ def test_a_true_simulation_reaches_every_bar(build: Build, host: Any, profiler: 
     assert study.profile["fit"]["gap_s"] == 0.0
     assert study.profile["live"]["iterations"] == 0, "this live run was not recorded"
     simulated = tmp_path / "out" / "prefixes" / "round_robin+prefill_first" / "simulated" / "config.yaml"
-    assert f"hardware_profile: {tmp_path / 'out' / 'profile.json'}" in simulated.read_text()
+    assert f"hardware_profile: {tmp_path / 'out' / 'calibrated.json'}" in simulated.read_text()
 
 
 def test_a_simulation_that_is_off_is_told(build: Build, host: Any, profiler: Profiler, tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_another_configuration_is_run_again_and_another_profile_only_simulated(
     out = tmp_path / "out"
     run_study(build(repeats=1), out, host(), profiler)
     profile = tmp_path / "given.json"
-    content = json.loads((out / "profile.json").read_text())
+    content = json.loads((out / "calibrated.json").read_text())
     content["fit"]["iteration_s"] *= 2
     profile.write_text(json.dumps(content))
     idle = host()
@@ -112,6 +112,31 @@ def test_another_configuration_is_run_again_and_another_profile_only_simulated(
     changed = {**base, "fleet": {**base["fleet"], "max_sequences": 11}}
     run_study(build(repeats=1, base=changed, calibration={}), out, busy, profiler)
     assert len(busy.served) == 12
+
+
+def test_a_profile_of_another_engine_is_refused(build: Build, host: Any, profiler: Profiler, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_study(build(repeats=1), out, host(), profiler)
+    base = build().base
+    shared = {**base, "serve": {"cpu_share": 0.5}}
+    live = host()
+    with pytest.raises(ConfigError, match=r"is a profile of cpu_share None, the study runs cpu_share 0\.5"):
+        run_study(build(repeats=1, base=shared), out, live, profiler)
+    assert live.served == []
+
+
+def test_traces_on_different_engines_are_refused(build: Build, host: Any, profiler: Profiler, tmp_path: Path) -> None:
+    fewer = {"fleet": {**build().base["fleet"], "groups": [{"count": 2, "role": "colocated"}]}}
+    with pytest.raises(ConfigError, match="share one profile, but have workers 3 and 2"):
+        run_study(build(traces={"prefixes": {}, "fewer": fewer}), tmp_path / "out", host(), profiler)
+
+
+def test_prefix_ids_that_live_policies_would_not_see_are_refused(
+    build: Build, host: Any, profiler: Profiler, tmp_path: Path
+) -> None:
+    coarse = {"workload": {"synthetic": {"prefix": {"groups": 12, "tokens": 256, "block_tokens": 32}}}}
+    with pytest.raises(ConfigError, match=r"of 32 tokens, .* set serve\.prefix_block_tokens: 32"):
+        run_study(build(traces={"coarse": coarse}), tmp_path / "out", host(), profiler)
 
 
 def test_the_files_of_a_study(build: Build, host: Any, profiler: Profiler, tmp_path: Path) -> None:

@@ -75,12 +75,19 @@ _SERIES = (("a", 100.0, 105.0), ("c", 130.0, 125.0), ("d", 140.0, 120.0))
 
 
 def test_decisions_that_are_made_otherwise_miss_a_bar() -> None:
-    noted = {"decisions": 100.0, "policies_that_differ": 0.0}
+    noted = {"decisions": 100.0, "decisions_carried_out": 90.0, "policies_that_differ": 0.0}
     assert decisions_bar([{}, {}]) == []
     (kept,) = decisions_bar([noted, {}, noted])
-    assert (kept.found, kept.reached) == ("200 decisions of 2 live runs, 0 policies differ", True)
+    assert (kept.found, kept.reached) == ("200 decisions of 2 live runs (180 carried out), 0 policies differ", True)
     (lost,) = decisions_bar([noted, {**noted, "policies_that_differ": 1.0}])
     assert not lost.reached
+
+
+@pytest.mark.parametrize("lost", [{"decisions": 89.0}, {"decisions": 0.0, "decisions_carried_out": 0.0}])
+def test_a_recording_that_is_not_whole_misses_a_bar(lost: dict[str, float]) -> None:
+    noted = {"decisions": 100.0, "decisions_carried_out": 90.0, "policies_that_differ": 0.0}
+    (bar,) = decisions_bar([noted, {**noted, **lost}])
+    assert not bar.reached
 
 
 def test_every_figure_of_a_setting_is_compared() -> None:
