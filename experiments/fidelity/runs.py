@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from experiments.config import RunConfig
@@ -29,25 +29,35 @@ LiveRuns = dict[str, dict[str, list[Measures]]]
 
 def live_runs(
     settings: Sequence[Setting],
+    calibrating: Mapping[str, RunConfig],
     repeats: int,
     host: LiveHost,
     out: Path,
     warmup_requests: int,
     progress: Progress | None = None,
-) -> LiveRuns:
-    """Run what is missing; repeat by repeat, so that a machine that drifts bothers all alike."""
+) -> tuple[LiveRuns, list[Path]]:
+    """Run what is missing; also returns the runs' folders of the calibration.
+
+    Repeat by repeat, those of the calibration within each, so that a machine that drifts bothers all alike.
+    """
     found: LiveRuns = {}
-    total = repeats * len(settings)
-    for repeat in range(repeats):
-        for place, setting in enumerate(settings):
-            if progress is not None:
-                progress(repeat * len(settings) + place, total, f"live {repeat + 1}: {setting.trace}, {setting.name}")
-            folder = out / slug(setting.trace) / setting.name / f"live-{repeat + 1}"
+    calibration: list[Path] = []
+    done, total = 0, repeats * (len(settings) + len(calibrating))
+    for repeat in range(1, repeats + 1):
+        for name, config in calibrating.items():
+            _tell(progress, done, total, f"live {repeat}: {name}, for the profile")
+            folder = out / "calibration" / slug(name) / f"live-{repeat}"
+            live_run(config, host, folder, 0)
+            calibration.append(folder / RUN)
+            done += 1
+        for setting in settings:
+            _tell(progress, done, total, f"live {repeat}: {setting.trace}, {setting.name}")
+            folder = out / slug(setting.trace) / setting.name / f"live-{repeat}"
             measures = live_run(setting.config, host, folder, warmup_requests)
             found.setdefault(setting.trace, {}).setdefault(setting.name, []).append(measures)
-    if progress is not None:
-        progress(total, total, "simulating")
-    return found
+            done += 1
+    _tell(progress, total, total, "simulating")
+    return found, calibration
 
 
 def live_run(config: RunConfig, host: LiveHost, folder: Path, warmup_requests: int) -> Measures:
@@ -105,3 +115,8 @@ def _clear(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     mark.touch()
+
+
+def _tell(progress: Progress | None, done: int, total: int, what: str) -> None:
+    if progress is not None:
+        progress(done, total, what)

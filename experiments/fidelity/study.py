@@ -13,10 +13,10 @@ from experiments.config_base import ConfigError
 from experiments.config_build import build_trace
 from experiments.config_file import to_yaml
 from experiments.fidelity.config import FidelityConfig, Setting, calibrations, settings, slug
-from experiments.fidelity.hosts import RUN, LiveHost, simulated_config
+from experiments.fidelity.hosts import LiveHost, simulated_config
 from experiments.fidelity.loads import Loads, at_load, faster, find_loads
 from experiments.fidelity.measures import FIGURES, Measures
-from experiments.fidelity.runs import LiveRuns, Progress, live_run, live_runs, simulated_run
+from experiments.fidelity.runs import LiveRuns, Progress, live_runs, simulated_run
 from experiments.fidelity.verdict import Bar, Compared, Pair, Ranking, bars, compared, decisions_bar, pairs_of, rankings
 from experiments.manifest import environment
 from experiments.profiling.result import overheads_in, write_profile
@@ -27,9 +27,9 @@ from reference_impl.latency.measured import read_measured
 
 RESULT, PAGE, CONFIG = "fidelity.json", "fidelity.html", "fidelity.yaml"
 PROFILE = "profile.json"
-"""Of the workers by themselves, or the given one: it says how fast requests come."""
+"""Of the workers by themselves, or the given one: it says how fast requests come, and live policies are told it."""
 CALIBRATED = "calibrated.json"
-"""The same with what live runs add to it: it is what the simulator and both hosts' policies are told."""
+"""The same with what live runs add to it: the simulator's costs."""
 LOADS = "loads"
 Profiler = Callable[[RunConfig, Path], None]
 """Measures the engine of a configuration into a profile's file."""
@@ -94,11 +94,12 @@ def run_study(
     out.mkdir(parents=True, exist_ok=True)
     (out / CONFIG).write_text(to_yaml(config), encoding="utf-8")
     found = _profiled(engine, out / PROFILE, profiler, profile, progress)
+    calibrating = {} if overheads_in(found) is not None else calibrating
     loads = find_loads({**_commons(wanted), **calibrating}, config.utilisation, out / PROFILE, out / LOADS)
+    wanted = at_load(wanted, loads, out / PROFILE)
     calibrating = {name: faster(run, loads[name]) for name, run in calibrating.items()}
-    found = _calibrated(found, calibrating, engine, out, host, progress)
-    wanted = at_load(wanted, loads, out / CALIBRATED)
-    live = live_runs(wanted, config.repeats, host, out, config.warmup_requests, progress)
+    live, calibration = live_runs(wanted, calibrating, config.repeats, host, out, config.warmup_requests, progress)
+    found = _calibrated(found, calibration, engine, out / CALIBRATED)
     simulated = {
         (each.trace, each.name): simulated_run(
             simulated_config(each.config, out / CALIBRATED, overheads_in(found)),
@@ -133,8 +134,8 @@ def judged(
         *pairs_of(rows, "batch", config.batch, common, config.min_effect),
     ]
     everyone = [run for members in live.values() for runs in members.values() for run in runs]
-    found = (*bars(rows, pairs, config.bars), *decisions_bar(everyone))
-    return Study(config, tuple(rows), tuple(pairs), tuple(rankings(pairs)), found, facts, profile, loads)
+    demands = (*bars(rows, pairs, config.bars), *decisions_bar(everyone))
+    return Study(config, tuple(rows), tuple(pairs), tuple(rankings(pairs)), demands, facts, profile, loads)
 
 
 def _commons(wanted: Sequence[Setting]) -> dict[str, RunConfig]:
@@ -147,30 +148,18 @@ def _profiled(
 ) -> dict[str, Any]:
     """The profile in ``path``: the given one, or that of an earlier attempt, or a new one."""
     if given is None and not path.exists():
-        _tell(progress, "profiling")
+        if progress is not None:
+            progress(0, 1, "profiling")
         profiler(engine, path)
     content = _read_profile(path if given is None else given, engine_facts(engine))
     write_profile(path, content)
     return content
 
 
-def _calibrated(
-    profile: Mapping[str, Any],
-    runs: Mapping[str, RunConfig],
-    engine: RunConfig,
-    out: Path,
-    host: LiveHost,
-    progress: Progress | None,
-) -> dict[str, Any]:
-    """The profile with what live runs add to it, unless a given one has learnt from live runs already."""
-    write_profile(out / CALIBRATED, profile)
-    if not runs or overheads_in(profile) is not None:
-        return dict(profile)
-    folders = {name: out / "calibration" / slug(name) for name in runs}
-    for name, run in runs.items():
-        _tell(progress, f"live run for the profile: {name}")
-        live_run(run, host, folders[name], 0)
-    return add_live_runs(engine, out / CALIBRATED, [folder / RUN for folder in folders.values()])
+def _calibrated(profile: Mapping[str, Any], runs: Sequence[Path], engine: RunConfig, path: Path) -> Mapping[str, Any]:
+    """The profile with what live runs add to it, in ``path``."""
+    write_profile(path, profile)
+    return add_live_runs(engine, path, runs) if runs else profile
 
 
 def _read_profile(path: Path, engine: Mapping[str, Any]) -> dict[str, Any]:
@@ -215,8 +204,3 @@ def _check(wanted: Sequence[Setting]) -> None:
                 f"trace {setting.trace!r}: a request has {largest} tokens; allowed: at most {limit}, for every"
                 " instance must take it; clip them (workload.max_total_tokens) or give more fleet.kv_blocks"
             )
-
-
-def _tell(progress: Progress | None, what: str) -> None:
-    if progress is not None:
-        progress(0, 1, what)

@@ -24,7 +24,7 @@ Profiler = Callable[[RunConfig, Path], None]
 def test_a_true_simulation_reaches_every_bar(build: Build, host: Any, profiler: Profiler, tmp_path: Path) -> None:
     live = host()
     study = run_study(build(), tmp_path / "out", live, profiler)
-    assert len(live.served) == 1 + 2 * 6 * 3, "one calibration; two traces, six pairs of policies, three repeats"
+    assert len(live.served) == (1 + 2 * 6) * 3, "a calibration; two traces, six pairs of policies; three repeats"
     assert {config.seed for config in live.served} == {99, 0}
     assert study.reached, as_text(study)
     assert max(abs(row.error) for row in study.rows if "mean" in row.figure) < 0.1
@@ -87,7 +87,7 @@ def test_an_interrupted_study_goes_on_where_it_was(build: Build, host: Any, prof
     assert len(kept) == 9
     second = host()
     study = run_study(config, out, second, profiler)
-    assert len(second.served) == 1 + 24 - 9
+    assert len(second.served) == 2 * (1 + 12) - 9
     third = host()
     again = run_study(config, out, third, profiler)
     assert third.served == []
