@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,10 +19,11 @@ _FEW = 20
 
 
 class Overheads(NamedTuple):
-    """Seconds; medians."""
+    """Seconds; medians, but for the gaps."""
 
     gap_s: float
-    """From the end of an iteration to the start of the next one of a busy lane."""
+    """From the end of an iteration to the start of the next one of a busy lane: a mean, since a request meets hundreds
+    of gaps and their long tail with them."""
     gap_sequence_s: float
     """The same per sequence of the iteration before."""
     dispatch_delay_s: float | None
@@ -43,7 +44,7 @@ def overheads(runs: Sequence[RunLog], kv_bytes_per_token: float) -> Overheads | 
     gaps, sequences = (np.concatenate(column) for column in zip(*found, strict=True))
     if len(gaps) < _FEW:
         return None
-    base, each = _line(sequences, gaps)
+    base, each = _line(sequences, gaps, np.mean)
     delays = np.concatenate([_idle_delays(run) for run in runs])
     latency_s, rate = _handover(runs, kv_bytes_per_token)
     delay_s = float(np.median(delays)) if len(delays) else None
@@ -68,17 +69,17 @@ def _gaps(run: RunLog) -> tuple[Floats, Floats]:
     return np.concatenate(gaps), np.concatenate(sequences)
 
 
-def _line(x: Floats, y: Floats) -> tuple[float, float]:
-    """Base and slope, neither negative, through the medians of y at each x: gaps have long tails."""
+def _line(x: Floats, y: Floats, middle: Callable[[Floats], np.floating[Any]]) -> tuple[float, float]:
+    """Base and slope, neither negative, through the ``middle`` of y at each x."""
     import numpy as np
 
     from reference_impl.latency.nnls import nnls
 
     places, counts = np.unique(x, return_counts=True)
-    medians = np.array([np.median(y[x == place]) for place in places])
+    middles = np.array([middle(y[x == place]) for place in places])
     weights = np.sqrt(counts)
     matrix = np.stack([np.ones(len(places)), places], axis=1) * weights[:, None]
-    base, slope = nnls(matrix, medians * weights)
+    base, slope = nnls(matrix, middles * weights)
     return float(base), float(slope)
 
 
@@ -112,5 +113,5 @@ def _handover(runs: Sequence[RunLog], kv_bytes_per_token: float) -> tuple[float 
     if len(seconds) < _FEW:
         return None, None
     moved = np.concatenate([each.ints("tokens") for each in rows]) * kv_bytes_per_token
-    latency_s, per_byte_s = _line(moved, np.maximum(seconds, 0.0))
+    latency_s, per_byte_s = _line(moved, np.maximum(seconds, 0.0), np.median)
     return latency_s, 1.0 / per_byte_s if per_byte_s > 0 else None
