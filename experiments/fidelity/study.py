@@ -93,22 +93,22 @@ def run_study(
     _check_one_engine([*(each.config for each in wanted), *calibrating.values()])
     out.mkdir(parents=True, exist_ok=True)
     (out / CONFIG).write_text(to_yaml(config), encoding="utf-8")
-    found = _profiled(engine, out / PROFILE, profiler, profile, progress)
-    calibrating = {} if overheads_in(found) is not None else calibrating
+    measured = _profiled(engine, out / PROFILE, profiler, profile, progress)
+    calibrating = {} if overheads_in(measured) is not None else calibrating
     loads = find_loads({**_commons(wanted), **calibrating}, config.utilisation, out / PROFILE, out / LOADS)
     wanted = at_load(wanted, loads, out / PROFILE)
     calibrating = {name: faster(run, loads[name]) for name, run in calibrating.items()}
     live, calibration = live_runs(wanted, calibrating, config.repeats, host, out, config.warmup_requests, progress)
-    found = _calibrated(found, calibration, engine, out / CALIBRATED)
+    calibrated = _calibrated(measured, calibration, engine, out / CALIBRATED)
     simulated = {
         (each.trace, each.name): simulated_run(
-            simulated_config(each.config, out / CALIBRATED, overheads_in(found)),
+            simulated_config(each.config, out / CALIBRATED, overheads_in(calibrated)),
             out / slug(each.trace) / each.name / "simulated",
             config.warmup_requests,
         )
         for each in wanted
     }
-    study = judged(config, wanted, live, simulated, found, loads)
+    study = judged(config, wanted, live, simulated, calibrated, loads)
     write_json(out / RESULT, study.to_json())
     return study
 

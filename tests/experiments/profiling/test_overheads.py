@@ -14,7 +14,7 @@ BYTES_PER_TOKEN = 1000.0
 
 
 def live_log(path: Path, iterations: int, *, transfers: int = 0) -> None:
-    """One instance: gaps of 2 ms + 0.1 ms per sequence, one of ten 20 ms longer; requests find it idle 7 ms after
+    """One instance: gaps of 2 ms + 0.1 ms per sequence, one of seven 20 ms longer; requests find it idle 7 ms after
     arriving."""
     gaps = 0
     now_s, request = 1.0, 0
@@ -31,7 +31,7 @@ def live_log(path: Path, iterations: int, *, transfers: int = 0) -> None:
                 end_s = start_s + 0.05
                 log.run.append((end_s, 0, "mixed", 0, batch, start_s, 1, end_s, 0.0, 0.0, 1))
                 gaps += 1
-                tail_s = 0.02 if gaps % 10 == 0 else 0.0
+                tail_s = 0.02 if gaps % 7 == 0 else 0.0
                 start_s = end_s + 0.002 + 1e-4 * batch + tail_s
                 iterations -= 1
             now_s = start_s + 1.0
@@ -49,7 +49,7 @@ def test_the_overheads_of_a_log_are_found(tmp_path: Path) -> None:
     live_log(tmp_path / "events.parquet", 400, transfers=60)
     found = measured(tmp_path / "events.parquet")
     assert found is not None
-    mean_s = 0.002 + 1e-4 * 4.5 + 0.1 * 0.02
+    mean_s = 0.002 + 1e-4 * 4.5 + 0.02 / 7
     assert found.gap_s + 4.5 * found.gap_sequence_s == pytest.approx(mean_s, rel=0.05)
     assert found.dispatch_delay_s == pytest.approx(0.007)
     assert found.handover_latency_s == pytest.approx(0.003, rel=0.01)
