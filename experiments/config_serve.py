@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from experiments.config_base import PositiveSeconds, Seed, StrictModel
 
 _Cores = Annotated[tuple[Annotated[int, Field(ge=0, le=4095)], ...] | None, Field(strict=False, min_length=1)]
+_LAST_PORT = 65_535
 LOCAL_ADDRESSES = ("127.0.0.1", "localhost", "::1")
 
 
@@ -27,7 +28,11 @@ class HandoverConfig(StrictModel):
 
 
 class AuthConfig(StrictModel):
-    """Who may ask. Off on a local address unless a keys file is given; on everywhere else."""
+    """Who may ask. Off on a local address unless a keys file is given; on everywhere else.
+
+    An SLO class is a label: policies see it, and it is recorded. The targets that a run is judged by are those of the
+    section ``slo``, for all classes alike.
+    """
 
     keys_file: str | None = None
     """A file of API keys with tenant, SLO class and limits of each."""
@@ -36,7 +41,8 @@ class AuthConfig(StrictModel):
 
 
 class LimitsConfig(StrictModel):
-    """Beyond these a request is refused before any work is done for it."""
+    """Beyond these a request is refused before any work is done for it. Requests of batch jobs wait instead; they count
+    in the tenant's limit only."""
 
     max_body_bytes: Annotated[int, Field(ge=1024, le=2**31)] = 4 * 2**20
     max_prompt_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
@@ -58,18 +64,24 @@ class ServeConfig(StrictModel):
     """One live deployment on one host."""
 
     host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=1, le=65_535)] = 8000
+    port: Annotated[int, Field(ge=1, le=_LAST_PORT)] = 8000
     device: Literal["cpu", "cuda"] = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     weights_seed: Seed = 0
     """Of a model without weights: they are drawn once and kept."""
     cpu_share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     """The part of one core that each lane of an instance may compute; None: as much as it gets."""
+    steady: bool = False
+    """``cpu_share`` is a part of a standard core: what a core does in a second changes with its neighbours' work, what
+    a lane may do does not. Each worker keeps measuring how fast its core is (``reference_impl.engine.yardstick``)."""
     instance_cores: _Cores = None
     """Cores that the instances' workers keep to."""
     other_cores: _Cores = None
     """Cores that everything else keeps to."""
     front_doors: Annotated[int, Field(ge=1, le=64)] = 1
+    """Several share ``port``; a client comes to any of them, and each lets in its part of every ``max_concurrent`` (at
+    least 1), those of API keys included. Each also listens alone, at ``port`` + 1, + 2, ...: scrape ``/metrics`` there
+    (label ``front_door``), and use one of these ports for ``/v1/jobs``, which the shared one refuses."""
     job_executors: Annotated[int, Field(ge=1, le=64)] = 1
     """Each with its own dispatch policy object and its own view of the instances."""
     prefix_block_tokens: Annotated[int, Field(ge=1, le=65_536)] | None = None
@@ -85,11 +97,26 @@ class ServeConfig(StrictModel):
     record: RecordConfig = RecordConfig()
 
     @model_validator(mode="after")
+    def _steady_share(self) -> Self:
+        if self.steady and self.cpu_share is None:
+            raise ValueError("serve.steady is about a part of a core; give serve.cpu_share, or leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _keys_beyond_this_host(self) -> Self:
         if self.host not in LOCAL_ADDRESSES and self.auth.keys_file is None and not self.auth.open_to_all:
             raise ValueError(
                 f"serve.host {self.host} can be reached by others and needs API keys; give auth.keys_file, or say"
                 " auth.open_to_all: true"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _ports_for_all(self) -> Self:
+        if self.front_doors > 1 and self.port + self.front_doors > _LAST_PORT:
+            raise ValueError(
+                f"serve.port {self.port} leaves no ports for {self.front_doors} front doors; give one up to"
+                f" {_LAST_PORT - self.front_doors}"
             )
         return self
 

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,16 @@ RUN_FILES = ("config.yaml", "manifest.json", "events.parquet", "metrics.json", "
 REQUESTS = "requests.jsonl"
 DECISIONS = "decisions*.jsonl"
 """What a run's folder holds, and what it may hold; only a folder that holds nothing else may be replaced."""
+SPOOL = "rows.spool"
+"""What a live run logs while it lives; a folder that holds it has not been finished."""
 
 
 @contextlib.contextmanager
-def new_folder(target: Path, force: bool = False) -> Iterator[Path]:
+def new_folder(target: Path, force: bool = False, rescue: Callable[[Path], None] | None = None) -> Iterator[Path]:
     """Yield an empty folder beside ``target`` that takes its name on a clean exit and vanishes on any error.
 
     Raises ConfigError at once if ``target`` is there and not an empty folder; ``force`` asks to replace it, if it is an
-    earlier run's.
+    earlier run's. ``rescue`` is given the folder before it vanishes, and may move it away (:func:`keep_unfinished`).
     """
     target = Path(os.path.abspath(target))
     _refuse_taken(target, force)
@@ -36,13 +38,36 @@ def new_folder(target: Path, force: bool = False) -> Iterator[Path]:
         _refuse_taken(target, force)
         _replace(partial, target)
     except BaseException:
+        if rescue is not None:
+            rescue(partial)
         shutil.rmtree(partial, ignore_errors=True)
         raise
 
 
+def keep_unfinished(partial: Path, target: Path) -> Path:
+    """Name the folder of a run that did not finish after its ``target``; one that is there already stays."""
+    target = Path(os.path.abspath(target))
+    kept, number = target.with_name(f"{target.name}.unfinished"), 1
+    while os.path.lexists(kept):
+        number += 1
+        kept = target.with_name(f"{target.name}.unfinished-{number}")
+    os.rename(partial, kept)
+    return kept
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Indented, keys in their given order; NaN is an error, since a figure that cannot be computed is left out."""
-    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    """Indented, keys in their given order; NaN is an error, since a figure that cannot be computed is left out.
+
+    What was there before stays until all is written: the disk may be full.
+    """
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def _refuse_taken(target: Path, force: bool) -> None:

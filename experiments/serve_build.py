@@ -203,8 +203,10 @@ def _engine(config: RunConfig, serve: ServeConfig) -> EngineSpec:
     from reference_impl.engine.weights import ModelSource
     from reference_impl.serve.spec import EngineSpec
 
+    if serve.cpu_share is not None and serve.device != "cpu":
+        raise ConfigError(f"serve.cpu_share {serve.cpu_share} is for device cpu, the device is {serve.device}; drop it")
     source = ModelSource(config.fleet.model, serve.weights_seed, serve.dtype, serve.device)
     cores = serve.instance_cores
     if cores is None and serve.other_cores is not None:
         cores = tuple(sorted(os.sched_getaffinity(0)))  # else the workers would keep to what they were forked from
-    return EngineSpec(source, weights_folder(), cores, serve.cpu_share)
+    return EngineSpec(source, weights_folder(), cores, serve.cpu_share, serve.steady)

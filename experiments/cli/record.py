@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from experiments.config_base import ConfigError
+from experiments.run_folder import SPOOL
 
 
 def record(
@@ -23,7 +24,8 @@ def record(
     """Turn what a live run was asked into a trace: arrivals, lengths, prefixes, tenants and sessions.
 
     Works on the folder of a deployment, of a replay and of a simulated run (which has no prefixes). The trace can be
-    simulated and replayed.
+    simulated and replayed. What a deployment left that could not finish (OUT.unfinished, or a hidden .OUT.*.partial
+    where it was killed) is made a whole run's folder first.
     """
     from experiments.record import record as recorded
     from workloads.settle import check_invalid
@@ -36,6 +38,8 @@ def record(
     if unfinished not in ("drop", "keep"):
         raise ConfigError(f"--unfinished {unfinished!r} is not allowed; allowed: drop, keep")
     check_invalid(invalid)
+    if (run / SPOOL).is_file():
+        _finish(run)
     trace = recorded(run, keep_unfinished=unfinished == "keep", invalid="drop" if invalid == "drop" else "error")
     save(trace, out)
     typer.echo(
@@ -47,3 +51,12 @@ def record(
     dropped = int(trace.metadata.get("rows_dropped", 0))
     if dropped:
         typer.echo(f"note: {dropped} lines were invalid and dropped", err=True)
+
+
+def _finish(run: Path) -> None:
+    from experiments.serve import finish
+
+    finish(run)
+    typer.echo(
+        f"note: {run} was not finished; it has its event log, requests and metrics now ({SPOOL} stays)", err=True
+    )

@@ -67,6 +67,9 @@ def _introduce(running: Running) -> None:
     key = " -H 'Authorization: Bearer YOUR_KEY'" if running.spec.http.keys_file is not None else ""
     typer.echo(f"serving {model} at {running.url}/v1, ready after {running.ready_s:.1f} s; Ctrl-C stops it")
     typer.echo(f"curl -N {running.url}/v1/chat/completions -H 'Content-Type: application/json'{key} -d '{body}'")
+    if running.spec.front_doors > 1:
+        last = running.spec.port + running.spec.front_doors
+        typer.echo(f"each front door alone (/metrics, /v1/jobs): ports {running.spec.port + 1} to {last}")
     if running.dashboard_url is not None:
         typer.echo(f"Ray's dashboard: {running.dashboard_url}")
     sys.stdout.flush()

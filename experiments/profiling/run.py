@@ -57,6 +57,7 @@ def engine_facts(config: RunConfig) -> dict[str, Any]:
         "dtype": serve.dtype,
         "device": serve.device,
         "cpu_share": serve.cpu_share,
+        "steady": serve.steady,
         "workers": sum(group.count * (2 if group.role == "semi_pd" else 1) for group in config.fleet.groups),
     }
 

@@ -40,7 +40,7 @@ def workers(config: RunConfig) -> Iterator[list[Executor]]:
         launcher = Launcher(folder)
         stack.callback(launcher.close)
         settings = WorkerSettings(
-            source, weights_folder(), time.monotonic(), cores=serve.instance_cores, share=serve.cpu_share
+            source, weights_folder(), time.monotonic(), serve.instance_cores, serve.cpu_share, serve.steady
         )
         crews = ProcessCrews(launcher.socket, lock.run, settings)
         started = asyncio.run(_start(crews, _instances(config), stack))

@@ -65,9 +65,12 @@ class Engine:
         request_id = request.view.request_id
         if request_id in self.lives:
             return
-        reason = self._refusal(request)
-        if reason is not None:
-            self.refuse(request_id, reason, retry=self.failure is not None)
+        not_here = self._cannot_prefill()
+        never = refusal(request, self.instance.spec, self.settings.vocab_tokens)
+        if not_here is not None:
+            self.refuse(request_id, not_here, retry=True)
+        elif never is not None:
+            self.refuse(request_id, never, retry=False)
         elif self._flies(request_id):
             self._held.append(request)
         else:
@@ -76,12 +79,10 @@ class Engine:
             self.instance.enqueue(live.sequence)
             self.welcome(live)
 
-    def _refusal(self, request: EngineRequest) -> str | None:
-        if self.failure is not None:
-            return self.failure
-        if self.instance.prefill_lane is None:
+    def _cannot_prefill(self) -> str | None:
+        if self.failure is None and self.instance.prefill_lane is None:
             return "a decode instance takes handed-over requests only; submit it to one that prefills"
-        return refusal(request, self.instance.spec, self.settings.vocab_tokens)
+        return self.failure
 
     def refuse(self, request_id: int, reason: str, *, retry: bool) -> None:
         """Say that a request will not be served here."""
@@ -169,7 +170,7 @@ class Engine:
         try:
             iteration = self.instance.plan(loop.lane, now_s)
         except PolicyError as error:
-            self.fail(str(error), retry=False)
+            self.fail(str(error), retry=True)  # no request is to blame; elsewhere, or anew, the policy may not raise
             return
         loop.asks = iteration is not None
         if self.instance.dropped:

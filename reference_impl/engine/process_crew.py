@@ -36,6 +36,8 @@ class WorkerSettings:
     cores: tuple[int, ...] | None = None
     share: float | None = None
     """The part of one core that each lane may use; None: as much as it gets."""
+    steady: bool = False
+    """The share is one of a standard core (``yardstick``)."""
     log_folder: Path | None = None
     start_timeout_s: float = 120.0
     """Torch may have to be imported first, and weights be drawn."""
@@ -143,6 +145,7 @@ class ProcessCrews:
             progress=files.progress if files is not None and place == 0 else None,
             share_file=files.path(f"share-{kind}") if files is not None and settings.share is not None else None,
             share=settings.share,
+            steady=settings.steady,
             cores=settings.cores,
             log=log,
         )

@@ -17,6 +17,7 @@ from reference_impl.engine.model_facts import read_facts
 from reference_impl.engine.sampling import Wanted, sample
 from reference_impl.engine.share import Share, Throttle
 from reference_impl.engine.weights import ModelSource
+from reference_impl.engine.yardstick import Yardstick
 
 
 class Runner:
@@ -29,17 +30,20 @@ class Runner:
         pool: KvPool,
         *,
         share: Share | None = None,
+        steady: bool = False,
         on_layer: Callable[[int], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``on_layer`` is told each layer whose keys and values an iteration has written."""
+        """``steady``: the share is one of a standard core. ``on_layer`` is told each layer whose keys and values an
+        iteration has written.
+        """
         check_device(source.device)
         torch.set_num_threads(1)
         self.facts = read_facts(model_dir)
         self.eos_token_ids = self.facts.eos_token_ids
         self._block_tokens = pool.layout.block_tokens
         self._clock = clock
-        self._throttle = Throttle(share) if share is not None else None
+        self._throttle = Throttle(share, Yardstick() if steady else None) if share is not None else None
         self._after_layer = _chained(on_layer, self._throttle)
         self._params: dict[int, SamplingParams] = {}
         self._last: dict[int, int] = {}

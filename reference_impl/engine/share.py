@@ -11,8 +11,12 @@ import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reference_impl.engine.api import EngineError
+
+if TYPE_CHECKING:
+    from reference_impl.engine.yardstick import Yardstick
 
 BURST_S = 0.02
 """CPU time that may be saved up within an iteration, while it waited for the core."""
@@ -51,7 +55,7 @@ def checked(share: float) -> float:
 
 
 class Throttle:
-    """Keeps the calling thread's CPU time within its share by sleeping.
+    """Keeps the calling thread's CPU time within its share by sleeping; with a yardstick, a share of a standard core.
 
     Called at the start and at the end of an iteration too, what an iteration takes depends on its content alone:
     nothing is saved up between iterations, and none is paid for by the next.
@@ -60,12 +64,15 @@ class Throttle:
     def __init__(
         self,
         share: Share,
+        yardstick: Yardstick | None = None,
         *,
         wall_s: Callable[[], float] = time.perf_counter,
         cpu_s: Callable[[], float] = time.thread_time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._share = share
+        self._yardstick = yardstick
+        self._speed = yardstick.speed if yardstick is not None else 1.0
         self._clocks = wall_s, cpu_s
         self._sleep = sleep
         self._budget_s = 0.0
@@ -75,6 +82,10 @@ class Throttle:
         """An iteration starts: what was saved up until now is gone."""
         self._account(self._share.value)
         self._budget_s = min(self._budget_s, 0.0)
+        if self._yardstick is not None:
+            self._yardstick.measure()
+            self._speed = self._yardstick.speed
+            self._wall_s, self._cpu_s = self._clocks[0](), self._clocks[1]()  # measuring costs the lane nothing
 
     def __call__(self, layer: int = 0) -> None:
         """Sleep until what was computed since the last call is paid for."""
@@ -89,5 +100,6 @@ class Throttle:
     def _account(self, share: float) -> None:
         wall_s, cpu_s = self._clocks[0](), self._clocks[1]()
         earned_s = share * (wall_s - self._wall_s)
-        self._budget_s = min(self._budget_s + earned_s - (cpu_s - self._cpu_s), BURST_S)
+        spent_s = self._speed * (cpu_s - self._cpu_s)
+        self._budget_s = min(self._budget_s + earned_s - spent_s, BURST_S)
         self._wall_s, self._cpu_s = wall_s, cpu_s

@@ -206,6 +206,11 @@ class TaskExecutor:
             self.running.end(request_id)
             self._wake()
 
+    def is_parked(self, request_id: int) -> bool:
+        """Whether it is prefilled, and its KV waits here for another instance."""
+        live = self.running.engine.lives.get(request_id) if self.running is not None else None
+        return live is not None and live.parked
+
     def view(self) -> InstanceView:
         """What it reports now."""
         return self._instance.view(self._clock())

@@ -49,6 +49,8 @@ class WorkerSpec:
     share_file: Path | None = None
     share: float | None = None
     """The part of one core that it may use; None: as much as it gets."""
+    steady: bool = False
+    """The share is one of a standard core, so that a core that changes its speed is no other device."""
     cores: tuple[int, ...] | None = None
     """Those that it keeps to."""
     log: Path | None = None
@@ -137,6 +139,7 @@ def _runner(spec: WorkerSpec, progress: LayerProgress | None) -> ModelRunner:
         spec.source,
         pool,
         share=Share(spec.share_file, spec.share) if spec.share_file is not None else None,
+        steady=spec.steady,
         on_layer=progress.wrote if progress is not None else None,
         clock=lambda: time.monotonic() - spec.epoch_s,
     )

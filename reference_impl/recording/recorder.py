@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TextIO, cast
 
 from policies.api import BatchPolicy, DispatchPolicy, Observer, PolicyKind
 from reference_impl.recording.batch import RecordedBatch
@@ -26,9 +26,8 @@ class Recorder:
         self.error: OSError | None = None
         """Why the recording ended early; None: it did not."""
         self._policies = 0
-        self._file = path.open("a+", buffering=1 << 16, encoding="utf-8")
-        if self._file.tell():
-            self._file.write("\n\n")  # the line before may be torn, its process killed; an empty one says so
+        self._file: TextIO | None = None
+        self._try(self._open)
 
     def dispatch(self, policy: DispatchPolicy, spec: str, seed: int) -> DispatchPolicy:
         """The same policy, recorded; ``spec`` and ``seed`` are what it was built from. An observer stays one."""
@@ -45,13 +44,27 @@ class Recorder:
 
         return recorded
 
+    @property
+    def complaint(self) -> str:
+        """For whoever watches the run: why the recording ended early; empty: it did not."""
+        if self.error is None:
+            return ""
+        return f"decisions are recorded no further: {self.error.strerror or self.error}"
+
     def flush(self) -> None:
         """Put what was recorded so far onto the disk."""
-        self._try(self._file.flush)
+        if self._file is not None:
+            self._try(self._file.flush)
 
     def close(self) -> None:
         """End the recording."""
-        self._try(self._file.close)
+        if self._file is not None:
+            self._try(self._file.close)
+
+    def _open(self) -> None:
+        self._file = self.path.open("a+", buffering=1 << 16, encoding="utf-8")
+        if self._file.tell():
+            self._file.write("\n\n")  # the line before may be torn, its process killed; an empty one says so
 
     def _start(self, kind: PolicyKind, spec: str, seed: int) -> Callable[..., None]:
         """Begin one policy's recording; returns what writes its lines."""
@@ -59,9 +72,10 @@ class Recorder:
         self._policies += 1
 
         def write(*cells: object) -> None:
-            if self.error is None:
+            file = self._file
+            if file is not None and self.error is None:
                 line = encode([number, *cells])
-                self._try(lambda: self._file.write(line + "\n"))
+                self._try(lambda: file.write(line + "\n"))
 
         write("policy", {"kind": kind, "spec": spec, "seed": seed, "version": VERSION})
         return write

@@ -36,6 +36,8 @@ from reference_impl.serve.scaling import Scaler, Traffic, count_roles
 
 _LOG = logging.getLogger(__name__)
 _TICK_S = 0.05
+_LATE_S = 2.0
+"""Ticks so far apart mean that this process did not run; what the others said meanwhile is yet to be read."""
 _REQUEST_IDS = 1 << 16
 """Ids that a replaced front door is taken to have given out, beyond those that it told of."""
 
@@ -91,7 +93,10 @@ class ClusterManager:
         self._ticked_s = clock()
         self._began_s = clock()
         self._restarted = settings.state_file.exists()
-        self._front_doors_seated: dict[str, int] = self._recall()
+        self._ids_taken: dict[str, int] = self._recall()
+        """Of each front door's seat: how many of its ids may have been given out."""
+        self._gaps: dict[str, None] = {}
+        """What members could not record; it stays so when they are replaced."""
         self._joining: list[tuple[Channel, Join]] = []
         self._stale = True
         """Whether the members have to be told anew who is there."""
@@ -115,6 +120,11 @@ class ClusterManager:
         if self._listener is not None:
             self._listener.close(reason)
         await self._rows.stop()
+
+    @property
+    def running(self) -> bool:
+        """Whether it sees to its members; once it does not, it never will again."""
+        return self._ticking is not None and not self._ticking.done()
 
     # ------------------------------------------------------------------------------------------------------ the lines
 
@@ -166,10 +176,18 @@ class ClusterManager:
             case Beat():
                 if self.registry.heard(entry.key, entry.generation, message, self._clock()):
                     self._stale = True
+                self._note(entry, message)
             case Rows():
                 self._rows.add(f"{entry.kind}-{entry.seat}-{entry.generation}", message, channel)
             case Drained():
                 self._drained.add(entry.key)
+
+    def _note(self, entry: Entry, beat: Beat) -> None:
+        """What has to be remembered of a beat for longer than its sender lives."""
+        if beat.record_error:
+            self._gaps[f"{_name(entry)}: {beat.record_error}"] = None
+        if entry.kind == "front_door":
+            self._note_ids(entry.seat, beat.next_request_id)
 
     def _from_operator(self, message: Any) -> None:
         if isinstance(message, Drain):
@@ -178,12 +196,19 @@ class ClusterManager:
     # ------------------------------------------------------------------------------------------------------- each tick
 
     async def _tick_for_ever(self) -> None:
-        while True:
-            self._tick(self._clock())
-            await asyncio.sleep(_TICK_S)
+        try:
+            while True:
+                self._tick(self._clock())
+                await asyncio.sleep(_TICK_S)
+        except Exception:
+            _LOG.exception("the cluster manager cannot go on")
+            raise
 
     def _tick(self, now_s: float) -> None:
         """After a restart, wait for those who have seats before new ones get any and anybody is told who is there."""
+        if now_s - self._ticked_s > _LATE_S:
+            self.registry.forgive(now_s)
+        self._ticked_s = now_s
         settled = (
             not self._restarted or now_s - self._began_s >= self._settings.absence_s or not self.registry.missing()
         )
@@ -198,7 +223,7 @@ class ClusterManager:
             self._drain(self._drain_s)
         if self._stale:
             self._stale = False
-            members = Members(self.registry.members(), self._rows.error)
+            members = Members(self.registry.members(), self._log_error())
             for channel in list(self._lines.values()):
                 channel.send(members)
         self._tell_operators()
@@ -223,12 +248,11 @@ class ClusterManager:
                 channel.send(status)
 
     def _status(self) -> Status:
-        said = (
-            f"{entry.kind.replace('_', ' ')} {entry.seat}: {entry.beat.detail}"
-            for entry in self.registry.entries()
-            if entry.beat.detail
-        )
-        return Status(self.registry.members(), tuple(said), self._all_drained(), self._rows.error, os.getpid())
+        said = (f"{_name(entry)}: {entry.beat.detail}" for entry in self.registry.entries() if entry.beat.detail)
+        return Status(self.registry.members(), tuple(said), self._all_drained(), self._log_error(), os.getpid())
+
+    def _log_error(self) -> str:
+        return "; ".join(error for error in (self._rows.error, *self._gaps) if error)
 
     def _scale(self, now_s: float) -> None:
         if self.registry.missing() and self._scaler.targets == count_roles(self._settings.roles):
@@ -259,24 +283,38 @@ class ClusterManager:
     # ---------------------------------------------------------------------------------------------------- request ids
 
     def _first_request_id(self, entry: Entry, *, again: bool) -> int:
-        """Ids that no front door of this seat has used; the first one starts at its seat."""
+        """Ids that no front door of this seat has used; they are those that leave its seat as the rest."""
         if entry.kind != "front_door" or again:
             return 0
-        seat, count = str(entry.seat), self._settings.front_doors
-        before = self._front_doors_seated.get(seat, 0)
-        self._front_doors_seated[seat] = before + 1
+        taken = self._ids_taken.get(str(entry.seat), 0)
+        self._take_ids(entry.seat, taken + _REQUEST_IDS)
+        return entry.seat + taken * self._settings.front_doors
+
+    def _note_ids(self, seat: int, next_request_id: int) -> None:
+        """Stay ahead of what a front door tells of, so that the file is written once in so many requests."""
+        told = next_request_id // self._settings.front_doors
+        if told + _REQUEST_IDS > self._ids_taken.get(str(seat), 0):
+            self._take_ids(seat, told + 2 * _REQUEST_IDS)
+
+    def _take_ids(self, seat: int, taken: int) -> None:
+        self._ids_taken[str(seat)] = taken
         self._remember()
-        return entry.seat + before * _REQUEST_IDS * count
 
     def _recall(self) -> dict[str, int]:
         try:
-            seated: dict[str, int] = json.loads(self._settings.state_file.read_text(encoding="utf-8"))
+            taken: dict[str, int] = json.loads(self._settings.state_file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return seated
+        return taken
 
     def _remember(self) -> None:
+        partial = self._settings.state_file.with_suffix(".partial")
         try:
-            self._settings.state_file.write_text(json.dumps(self._front_doors_seated), encoding="utf-8")
+            partial.write_text(json.dumps(self._ids_taken), encoding="utf-8")
+            os.replace(partial, self._settings.state_file)
         except OSError as error:
             _LOG.warning("%s cannot be written: %s", self._settings.state_file, error)
+
+
+def _name(entry: Entry) -> str:
+    return f"{entry.kind.replace('_', ' ')} {entry.seat}"

@@ -2,20 +2,25 @@
 
 Where the two disagree on how a request ended, its front door is right: an instance may have finished what nobody
 waited for any more, or may have been killed with rows that it could not hand in.
+
+The spool is read twice, a batch at a time: what is held is some numbers for each request, never all rows. So rows are
+in order of time within 65,536 of them only, which is what the event log promises.
 """
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from reference_impl.events import ROW_FIELDS, EventLog
 from reference_impl.serve.spool import LogRows, read_spool
 
-_CHUNK_ROWS = 65_536
+_CHUNK_ROWS = 4096
+_REQUEST_AT = {kind: fields.index("request") for kind, fields in ROW_FIELDS.items() if "request" in fields}
 
 
 class Collected(NamedTuple):
@@ -30,68 +35,90 @@ class Collected(NamedTuple):
 
 
 def collect(spool: Path, events: Path, requests: Path, metadata: Mapping[str, Any]) -> Collected:
-    """Write ``events`` (parquet, in order of time) and ``requests`` (a JSON object a line) from a spool."""
-    rows = _rows(spool)
-    lines = rows.pop("request", [])
-    arrived = {row[_place("arrive", "request")] for row in rows.get("arrive", ())}
-    orphans = sum(_drop(kind, kept, lambda request: request not in arrived) for kind, kept in rows.items())
-    mended = _mend(rows, lines)
-    with requests.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
-    with EventLog(events, metadata) as log:
-        for chunk in _by_time(rows):
-            log.put(chunk)
-            log.flush_if_full()
-    return Collected(len(arrived), orphans, mended)
+    """Write ``events`` (parquet) and ``requests`` (a JSON object a line) from a spool; neither is left half-written."""
+    partial = requests.with_name(f"{requests.name}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            ends = _ends(spool, file.write)
+        mended = ends.mended()
+        with EventLog(events, metadata) as log:
+            orphans = _put(log, spool, ends)
+            log.put(mended)
+        os.replace(partial, requests)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    return Collected(len(ends.arrived), orphans, len(mended["finish"]))
 
 
-def _rows(spool: Path) -> LogRows:
-    found: LogRows = defaultdict(list)
+@dataclass
+class _Ends:
+    """How the requests ended."""
+
+    arrived: set[int] = field(default_factory=set)
+    logged: set[int] = field(default_factory=set)
+    """Whose end some instance has logged."""
+    finished: dict[int, tuple[int, float | None, float | None, float]] = field(default_factory=dict)
+    """As their front door says: tokens, time of the first and the last one, end."""
+    unfinished: set[int] = field(default_factory=set)
+
+    def note(self, line: Mapping[str, Any]) -> None:
+        """What a front door says of a request."""
+        request = line["request"]
+        if line["outcome"] == "finished":
+            seen = (line["output_tokens"], line["first_token_s"], line["last_token_s"], line["end_s"])
+            self.finished[request] = seen
+            self.unfinished.discard(request)
+        elif request not in self.finished:
+            self.unfinished.add(request)
+
+    def mended(self) -> LogRows:
+        """Rows of finished requests that lack their end."""
+        rows: LogRows = {"token": [], "finish": []}
+        for request in sorted((self.finished.keys() - self.logged) & self.arrived):
+            count, first_s, last_s, end_s = self.finished[request]
+            if count:
+                rows["token"] += [(first_s, request, 1), (last_s, request, count)]
+            rows["finish"].append((last_s or end_s, request, None, None, count))
+        return rows
+
+    def counts(self, kind: str, request: int) -> bool:
+        """Whether a row of an arrived request is to be kept."""
+        return kind != "finish" or request not in self.unfinished
+
+
+def _batches(spool: Path) -> Iterator[LogRows]:
     if spool.exists():
         for batch in read_spool(spool):
-            for kind, rows in batch.rows().items():
-                found[kind] += rows
-    return found
+            yield batch.rows()
 
 
-def _place(kind: str, name: str) -> int:
-    return ROW_FIELDS[kind].index(name)
+def _ends(spool: Path, write: Callable[[str], object]) -> _Ends:
+    """The first reading; the front doors' lines are written."""
+    ends = _Ends()
+    for rows in _batches(spool):
+        for line in rows.get("request", ()):
+            ends.note(line)
+            write(json.dumps(line) + "\n")
+        ends.arrived.update(row[_REQUEST_AT["arrive"]] for row in rows.get("arrive", ()))
+        ends.logged.update(row[_REQUEST_AT["finish"]] for row in rows.get("finish", ()))
+    return ends
 
 
-def _drop(kind: str, rows: list[tuple[Any, ...]], unwanted: Callable[[int], bool]) -> int:
-    """Remove the rows of unwanted requests; how many."""
-    if "request" not in ROW_FIELDS[kind]:
-        return 0
-    place = _place(kind, "request")
-    kept = [row for row in rows if not unwanted(row[place])]
-    dropped = len(rows) - len(kept)
-    rows[:] = kept
-    return dropped
-
-
-def _mend(rows: LogRows, lines: Sequence[Mapping[str, Any]]) -> int:
-    """Let every request end as its front door says; how many lacked their end."""
-    finished = {line["request"]: line for line in lines if line["outcome"] == "finished"}
-    others = {line["request"] for line in lines} - finished.keys()
-    _drop("finish", rows["finish"], lambda request: request in others)
-    place = _place("finish", "request")
-    missing = finished.keys() - {row[place] for row in rows["finish"]}
-    for request in sorted(missing):
-        line = finished[request]
-        count = line["output_tokens"]
-        if count:
-            rows["token"].append((line["first_token_s"], request, 1))
-            rows["token"].append((line["last_token_s"], request, count))
-        rows["finish"].append((line["last_token_s"] or line["end_s"], request, None, None, count))
-    return len(missing)
-
-
-def _by_time(rows: LogRows) -> Iterator[LogRows]:
-    """The rows in chunks, each later than the one before."""
-    flat = [(row[_place(kind, "time_s")], kind, row) for kind, kept in rows.items() for row in kept]
-    flat.sort(key=lambda entry: entry[0])
-    for start in range(0, len(flat), _CHUNK_ROWS):
-        chunk: LogRows = defaultdict(list)
-        for _, kind, row in flat[start : start + _CHUNK_ROWS]:
-            chunk[kind].append(row)
-        yield chunk
+def _put(log: EventLog, spool: Path, ends: _Ends) -> int:
+    """The second reading, into the log; how many rows were left out since their request never arrived."""
+    orphans = gathered = 0
+    for rows in _batches(spool):
+        for kind, found in rows.items():
+            if kind == "request":
+                continue
+            if (place := _REQUEST_AT.get(kind)) is not None:
+                arrived = [row for row in found if row[place] in ends.arrived]
+                orphans += len(found) - len(arrived)
+                found = [row for row in arrived if ends.counts(kind, row[place])]
+            log.put({kind: found})
+            gathered += len(found)
+        if gathered >= _CHUNK_ROWS:
+            log.flush_if_full()
+            gathered = 0
+    return orphans

@@ -31,7 +31,7 @@ from reference_impl.engine.process_crew import ProcessCrews, WorkerSettings
 from reference_impl.serve.channel import Network
 from reference_impl.serve.http.app import create_app
 from reference_impl.serve.http.tokenizer import load_tokenizer
-from reference_impl.serve.http_server import HttpServer
+from reference_impl.serve.http_server import HttpServer, own_port
 from reference_impl.serve.nodes.front_door import FrontDoorNode
 from reference_impl.serve.nodes.job_executor import JobExecutorNode
 from reference_impl.serve.nodes.manager import ManagerNode
@@ -54,22 +54,26 @@ class FrontDoor:
         """``_others``: handles of the other deployments, which makes them part of the application."""
         _settle(spec)
         self._node = FrontDoorNode(spec, Network(spec.token), _fenced)
+        self._http: HttpServer | None = None
         assert spec.engine is not None
         tokenizer = load_tokenizer(model_folder(spec.engine.source.path), spec.http.vocab_size)
-        app = create_app(spec.http, tokenizer, self._node.gateway)
-        self._http = HttpServer(app, spec.http.host, spec.port, shared=spec.front_doors > 1)
         await self._node.start()
+        seat, count = self._node.seat, spec.front_doors
+        settings = spec.http.of_one(seat, count, own_port(spec.port, seat))
+        app = create_app(settings, tokenizer, self._node.gateway)
+        self._http = HttpServer(app, settings.host, spec.port, shared=count > 1, own_port=settings.own_port)
         await self._http.start()
         self._node.open_to_clients()
 
     async def check_health(self) -> None:
         """Raise where it accepts no connections."""
-        if not self._http.running:
+        if self._http is None or not self._http.running:
             raise RuntimeError("the HTTP server has ended")
 
     async def __del__(self) -> None:
         await self._node.gateway.drain(0.0)
-        await self._http.stop()
+        if self._http is not None:
+            await self._http.stop()
         await self._node.stop(_LEAVING)
 
 
@@ -112,6 +116,11 @@ class Manager:
         self._node = ManagerNode(spec, Network(spec.token))
         await self._node.start()
 
+    async def check_health(self) -> None:
+        """Raise where it does not see to the others any more."""
+        if not self._node.running:
+            raise RuntimeError("the cluster manager has ended")
+
     async def __del__(self) -> None:
         await self._node.stop(_LEAVING)
 
@@ -133,7 +142,13 @@ def crews_of(spec: LiveSpec) -> StartCrew:
     engine = spec.engine
     assert engine is not None, "a deployment on Ray needs an engine"
     settings = WorkerSettings(
-        engine.source, engine.weights_folder, spec.epoch_s, engine.cores, engine.share, log_folder=spec.folder
+        engine.source,
+        engine.weights_folder,
+        spec.epoch_s,
+        engine.cores,
+        engine.share,
+        engine.steady,
+        log_folder=spec.folder,
     )
     return ProcessCrews(spec.launcher, spec.run, settings)
 

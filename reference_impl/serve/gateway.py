@@ -149,7 +149,7 @@ class LiveGateway:
 
     def stats(self) -> GatewayStats:
         """For ``/metrics``."""
-        queued = sum(ticket.job.asking for ticket in self._tickets.values())
+        queued = sum(ticket.job.asked is not None for ticket in self._tickets.values())
         return GatewayStats(tuple(self._views.values()), queued, self._redispatched, self._members.log_error)
 
     def _lacking(self, roles: set[Any]) -> str:
@@ -195,6 +195,7 @@ class LiveGateway:
         """See ``job.Effects``. Job executors take turns."""
         assert self._peers is not None
         ticket = self._tickets[job.request_id]
+        ticket.stop_alarm()
         executors = self._peers.connected("job_executor")
         if executors:
             self._turn += 1
@@ -202,12 +203,15 @@ class LiveGateway:
             self._peers.send(("job_executor", ticket.executor), Ask(job.attempt, phase, job.request.view))
         else:
             ticket.executor = None
-            loop = asyncio.get_running_loop()
-            loop.call_later(self._settings.absence_s, self._nobody_came, ticket, job.attempt)
+            absence_s = self._settings.absence_s
+            reason = f"no job executor has been there for {absence_s:g} s"
+            nobody = Answer(job.request_id, job.attempt, phase, None, failure=reason)
+            ticket.alarm = asyncio.get_running_loop().call_later(absence_s, job.answered, nobody)
 
     def withdraw(self, job: Job) -> None:
         """See ``job.Effects``."""
         ticket = self._tickets[job.request_id]
+        ticket.stop_alarm()
         if self._peers is not None and ticket.executor is not None:
             self._peers.send(("job_executor", ticket.executor), Withdraw(job.request_id))
 
@@ -306,11 +310,6 @@ class LiveGateway:
             for ticket in list(self._tickets.values()):
                 if ticket.executor is None:
                     ticket.job.executor_lost()
-
-    def _nobody_came(self, ticket: Ticket, attempt: int) -> None:
-        if ticket.executor is None and ticket.job.asking:
-            reason = f"no job executor has been there for {self._settings.absence_s:g} s"
-            ticket.job.answered(Answer(ticket.job.request_id, attempt, None, failure=reason))
 
 
 def _shutting_down() -> ServingError:

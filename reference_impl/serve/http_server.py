@@ -2,7 +2,8 @@
 
 Ray Serve's ingress binds its ports without SO_REUSEADDR and drops a port that it could not bind for good, so a front
 door that is replaced would come back at another address; and its ports cannot be shared. Here several front doors
-listen at one address, and one that was killed is back at the same.
+listen at one address, and one that was killed is back at the same. Each of several also listens at a port of its own,
+for what one front door cannot answer for the others: its metrics and its jobs.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ _LOOK_S = 0.01
 
 
 class HttpServer:
-    """Serves an app until it is stopped. The socket is bound at once: an address that is taken shows first of all."""
+    """Serves an app until it is stopped. Sockets are bound at once: an address that is taken shows first of all."""
 
-    def __init__(self, app: FastAPI, host: str, port: int, *, shared: bool) -> None:
-        """``shared``: other front doors listen at the same address. Raises OSError."""
-        self._socket = bind(host, port, shared=shared)
-        self.port: int = self._socket.getsockname()[1]
+    def __init__(self, app: FastAPI, host: str, port: int, *, shared: bool, own_port: int | None = None) -> None:
+        """``shared``: other front doors listen at the same address; at ``own_port`` none does. Raises OSError."""
+        self._sockets = [bind(host, port, shared=shared)]
+        if own_port is not None:
+            self._sockets.append(bind(host, own_port, shared=shared))  # a killed predecessor may not be quite gone
+        self.port: int = self._sockets[0].getsockname()[1]
         config = uvicorn.Config(
             app,
             backlog=_BACKLOG,
@@ -43,7 +46,7 @@ class HttpServer:
 
     async def start(self) -> None:
         """Return once connections are accepted."""
-        self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+        self._serving = asyncio.create_task(self._server.serve(sockets=self._sockets))
         while not self._server.started:
             if self._serving.done():
                 self._serving.result()
@@ -60,7 +63,8 @@ class HttpServer:
         self._server.should_exit = True
         if self._serving is not None:
             await asyncio.wait([self._serving])
-        self._socket.close()
+        for one in self._sockets:
+            one.close()
 
 
 class _Server(uvicorn.Server):
@@ -69,6 +73,11 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield
+
+
+def own_port(port: int, front_door: int) -> int:
+    """Where one of several front doors listens alone."""
+    return port + 1 + front_door
 
 
 def bind(host: str, port: int, *, shared: bool) -> socket.socket:

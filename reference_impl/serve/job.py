@@ -4,6 +4,9 @@ The front door owns the truth of a request: which tokens its client was given. W
 executor, an instance, a hand-over - the job asks for an instance again and goes on from there, a bounded number of
 times, and then ends with one error. It does no I/O: what it wants done it asks of its :class:`Effects`, which must not
 call back before they return.
+
+A hand-over that is announced early is prepared while its prefill goes on: an instance is asked for and pulls layers.
+Whatever becomes of that is no failure; with the final parcel a hand-over begins anew, or goes on from where it is.
 """
 
 from __future__ import annotations
@@ -67,11 +70,16 @@ class Job:
         self.failures = 0
         self.tokens: list[int] = []
         """What the client was given."""
+        self.asked: Phase | None = None
+        """The decision that it waits for."""
         self.serving: int | None = None
         """The instance that computes, or pulls the KV."""
         self.holder: int | None = None
         """The instance where prefilled KV waits to be pulled."""
+        self.puller: int | None = None
+        """The instance that was sent an early parcel, until it has adopted the request."""
         self.parcel: Parcel | None = None
+        """The last one that was announced; while an instance still prefills, an early one."""
         self.decode_choice: int | None = None
         """The decode instance where the policy chose both at once."""
         self.seen_s = 0.0
@@ -80,11 +88,6 @@ class Job:
         self._effects = effects
         self._max_failures = max_failures
 
-    @property
-    def asking(self) -> bool:
-        """Whether it waits for a decision."""
-        return self.state in ("asking", "asking_decode")
-
     # --------------------------------------------------------------------------------------------------- the way down
 
     def start(self) -> None:
@@ -92,14 +95,17 @@ class Job:
         self.attempt += 1
         self.state = "asking"
         self._begin("serve")
-        self._effects.ask(self, "prefill")
+        self._ask("prefill")
 
     def answered(self, answer: Answer) -> None:
         """A job executor's decision."""
-        if not self.asking or answer.attempt != self.attempt:
+        if (answer.attempt, answer.phase) != (self.attempt, self.asked):
             return
+        self.asked = None
         if answer.dispatch is not None:
             self._dispatched(answer.dispatch)
+        elif self.state == "serving":
+            return  # it was asked early; it is asked again with the final parcel
         elif answer.reject is not None:
             refused = ServingError(503, f"the dispatch policy refuses it: {answer.reject}", code="rejected")
             self._give_up(refused, "rejected", answer.reject)
@@ -109,7 +115,7 @@ class Job:
 
     def said(self, instance_id: int, tokens: Tokens, at_s: float) -> None:
         """New tokens. Those that the client has already been given are passed over."""
-        if not self._is_present(instance_id, tokens.attempt) or self.state != "serving":
+        if not self._is_served_by(instance_id, tokens.attempt):
             return
         known = len(self.tokens) - tokens.position
         if known < 0:
@@ -123,58 +129,72 @@ class Job:
         self.tokens += [sampled.token for sampled in fresh]
         self.seen_s = at_s
         if tokens.finish is not None:
+            self.serving = None
+            self._leave("it is finished")
             self._over("finished")
         self._effects.deliver(self, fresh, tokens.finish)
 
     def prefilled(self, instance_id: int, attempt: int, parcel: Parcel) -> None:
-        """Its KV waits at ``instance_id``; the token has been said."""
-        if not self._is_present(instance_id, attempt) or self.state != "serving" or parcel.early:
+        """Its KV waits at ``instance_id``, and the token has been said; or an early parcel, and it will."""
+        if not self._is_served_by(instance_id, attempt):
             return
-        self.tasks[-1] = self.tasks[-1]._replace(kind="prefill")
-        self.holder, self.serving, self.parcel = instance_id, None, parcel
-        self.state = "asking_decode"
-        self._begin("decode")
-        choice, self.decode_choice = self.decode_choice, None
+        self.parcel = parcel
+        if not parcel.early:
+            self.tasks[-1] = self.tasks[-1]._replace(kind="prefill")
+            self.holder, self.serving = instance_id, None
+            self.state = "asking_decode"
+            self._begin("decode")
+        choice = self.decode_choice if self.puller is None else self.puller
+        self.decode_choice = None
         if choice is not None:
             self._dispatched(Dispatch(choice))
-        else:
-            self._effects.ask(self, "decode")
+        elif self.asked is None:
+            self._ask("decode")
 
     def adopted(self, instance_id: int, attempt: int) -> None:
         """``instance_id`` has its KV and decodes from now on."""
-        if not self._is_present(instance_id, attempt) or self.state != "adopting":
+        if (instance_id, attempt, self.state) != (self.serving, self.attempt, "adopting"):
             return
         self.state = "serving"
+        self.puller = None
         self._release()
 
     # ------------------------------------------------------------------------------------------------ what goes wrong
 
     def failed(self, instance_id: int, failure: Failed) -> None:
         """An instance gave it back."""
-        if not self._is_present(instance_id, failure.attempt):
+        if failure.attempt != self.attempt:
             return
+        if instance_id not in (self.serving, self.holder):
+            self._forget_puller(instance_id)
+            return
+        # One that failed with the early parcel may have been sent the final one meanwhile: it has to forget that.
+        gone = None if instance_id == self.puller else instance_id
         if failure.retry:
-            self._again(failure.reason, instance_id, gone=instance_id)
+            self._again(failure.reason, instance_id, gone)
         else:
             error = ServingError(400, failure.reason, code="context_length_exceeded")
-            self._give_up(error, "failed", failure.reason, gone=instance_id)
+            self._give_up(error, "failed", failure.reason, gone)
 
     def dropped(self, instance_id: int, attempt: int) -> None:
         """Preempted where it cannot be prefilled again: that is no failure, and may happen any number of times."""
-        if self._is_present(instance_id, attempt) and self.state == "serving":
+        if self._is_served_by(instance_id, attempt):
             self._restart(instance_id, "cancelled")
 
     def lost(self, instance_id: int, reason: str) -> None:
-        """An instance is not there any more. Of one whose KV is being pulled, the puller says what came of it."""
-        if instance_id == self.serving or (instance_id == self.holder and self.state == "asking_decode"):
+        """An instance is not there any more, or cannot be talked to: then it lives, and drops what it has of us.
+
+        So of KV that is being pulled nobody knows whether it was overwritten before the puller had it.
+        """
+        if instance_id in (self.serving, self.holder):
             self._again(reason, instance_id, gone=instance_id)
-        elif instance_id == self.holder:
-            self.holder = None
+        else:
+            self._forget_puller(instance_id)
 
     def executor_lost(self) -> None:
         """The job executor that was asked is gone: ask another one."""
-        if self.asking:
-            self._effects.ask(self, "prefill" if self.state == "asking" else "decode")
+        if self.asked is not None:
+            self._effects.ask(self, self.asked)
 
     # ----------------------------------------------------------------------------------------------- the client's word
 
@@ -201,23 +221,40 @@ class Job:
 
     # ------------------------------------------------------------------------------------------------------------ own
 
-    def _is_present(self, instance_id: int, attempt: int) -> bool:
-        here = instance_id in (self.serving, self.holder)
-        return here and attempt == self.attempt and self.state != "over"
+    def _is_served_by(self, instance_id: int, attempt: int) -> bool:
+        return (instance_id, attempt, self.state) == (self.serving, self.attempt, "serving")
+
+    def _ask(self, phase: Phase) -> None:
+        self.asked = phase
+        self._effects.ask(self, phase)
 
     def _dispatched(self, dispatch: Dispatch) -> None:
-        effects = self._effects
-        self.serving = dispatch.instance_id
-        request = replace(self.request, generated=tuple(self.tokens))
-        self.tasks[-1] = self.tasks[-1]._replace(instance_id=dispatch.instance_id, state="running")
         if self.parcel is not None:
-            self.state = "adopting"
-            effects.tell(dispatch.instance_id, Adopt(self.attempt, request, self.parcel))
+            self._hand_over(dispatch.instance_id, self.parcel)
             return
-        self.state = "serving"
+        effects = self._effects
+        self._turn_to(dispatch.instance_id, "serving")
         self.decode_choice = dispatch.decode_instance_id
         effects.note(self, Note("dispatch", effects.now_s(), dispatch.instance_id, reason=dispatch.reason))
-        effects.tell(dispatch.instance_id, Submit(self.attempt, request))
+        effects.tell(dispatch.instance_id, Submit(self.attempt, self._so_far()))
+
+    def _hand_over(self, instance_id: int, parcel: Parcel) -> None:
+        if parcel.early:
+            self.puller = instance_id
+        else:
+            self._turn_to(instance_id, "adopting")
+        self._effects.tell(instance_id, Adopt(self.attempt, self._so_far(), parcel))
+
+    def _turn_to(self, instance_id: int, state: State) -> None:
+        self.serving, self.state = instance_id, state
+        self.tasks[-1] = self.tasks[-1]._replace(instance_id=instance_id, state="running")
+
+    def _so_far(self) -> EngineRequest:
+        return replace(self.request, generated=tuple(self.tokens))
+
+    def _forget_puller(self, instance_id: int) -> None:
+        if instance_id == self.puller:
+            self.puller = None
 
     def _again(self, reason: str, blamed: int, gone: int | None) -> None:
         """Start over elsewhere, or give up; ``gone`` has nothing of it any more."""
@@ -235,21 +272,19 @@ class Job:
         self.start()
 
     def _give_up(self, error: ServingError, outcome: Outcome, reason: str, gone: int | None = None) -> None:
-        if not self.asking or gone is not None:
-            self._leave(reason, gone)
-        else:
-            self._release()
+        self._leave(reason, gone)
         self._note_reject(reason)
         self._over(outcome)
         self._effects.give_up(self, error)
 
     def _leave(self, reason: str | None, gone: int | None = None) -> None:
         """Have everybody but ``gone`` forget it; ``reason`` None: it goes on elsewhere."""
-        if self.asking:
+        if self.asked is not None:
             self._effects.withdraw(self)
-        if self.serving is not None and self.serving != gone:
-            self._effects.tell(self.serving, Cancel(self.request_id, reason))
-        self.serving = self.decode_choice = None
+        for instance_id in {self.serving, self.puller}:
+            if instance_id is not None and instance_id != gone:
+                self._effects.tell(instance_id, Cancel(self.request_id, reason))
+        self.asked = self.serving = self.puller = self.decode_choice = None
         if self.holder == gone:
             self.holder = None
         self._release()
@@ -266,7 +301,6 @@ class Job:
     def _over(self, outcome: Outcome) -> None:
         self.state = "over"
         self.outcome = outcome
-        self.serving = self.holder = self.parcel = None
         self._close("done" if outcome == "finished" else "cancelled" if outcome == "cancelled" else "failed")
 
     def _begin(self, kind: TaskKind) -> None:

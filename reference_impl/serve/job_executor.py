@@ -63,6 +63,8 @@ class JobExecutor:
         """The last report of each instance that is connected."""
         self._shown: dict[int, InstanceView] = {}
         """Whom the policy can choose, each with its report when it came."""
+        self._absent_since_s: dict[Phase, float] = dict.fromkeys(self._questions, clock())
+        """Of each phase that no instance can be chosen for."""
         self._peers: Peers | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._look: asyncio.TimerHandle | None = None
@@ -143,7 +145,15 @@ class JobExecutor:
         if ready.keys() != self._shown.keys():
             self._shown = {seat: self._shown.get(seat, view) for seat, view in ready.items()}
             self.router.set_members(list(self._shown.values()))
+            self._note_absence()
             self._offer_all()
+
+    def _note_absence(self) -> None:
+        for phase in self._questions:
+            if any(view.role in PHASE_ROLES[phase] for view in self._shown.values()):
+                self._absent_since_s.pop(phase, None)
+            else:
+                self._absent_since_s.setdefault(phase, self._clock())
 
     # -------------------------------------------------------------------------------------------------------- decisions
 
@@ -167,11 +177,11 @@ class JobExecutor:
             decision = self.router.route(ask.request, ask.phase, self._clock())
         except PolicyError as error:
             _LOG.error("%s", error)
-            return Answer(request_id, ask.attempt, None, failure=str(error))
+            return Answer(request_id, ask.attempt, ask.phase, None, failure=str(error))
         if isinstance(decision, Dispatch):
-            return Answer(request_id, ask.attempt, decision)
+            return Answer(request_id, ask.attempt, ask.phase, decision)
         if isinstance(decision, Reject):
-            return Answer(request_id, ask.attempt, None, reject=decision.reason)
+            return Answer(request_id, ask.attempt, ask.phase, None, reject=decision.reason)
         return None
 
     def _await_report(self) -> None:
@@ -189,14 +199,15 @@ class JobExecutor:
         """Nobody waits for ever for an instance that does not come."""
         self._look = asyncio.get_running_loop().call_later(_LOOK_S, self._look_for_absence)
         latest_s = self._clock() - self._settings.absence_s
-        for phase, questions in self._questions.items():
-            if not any(view.role in PHASE_ROLES[phase] for view in self._shown.values()):
-                while questions and questions[0].since_s <= latest_s:
-                    self._refuse(questions.popleft(), phase)
+        for phase, since_s in self._absent_since_s.items():
+            questions = self._questions[phase]
+            while since_s <= latest_s and questions and questions[0].since_s <= latest_s:
+                self._refuse(questions.popleft())
 
-    def _refuse(self, question: _Question, phase: Phase) -> None:
-        reason = f"no instance for its {phase} has been ready for {self._settings.absence_s:g} s"
-        question.channel.send(Answer(_request_id(question), question.ask.attempt, None, failure=reason))
+    def _refuse(self, question: _Question) -> None:
+        ask = question.ask
+        reason = f"no instance for its {ask.phase} has been ready for {self._settings.absence_s:g} s"
+        question.channel.send(Answer(_request_id(question), ask.attempt, ask.phase, None, failure=reason))
 
 
 def _request_id(question: _Question) -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 from reference_impl.engine.launching import Launcher
 from reference_impl.engine.shared_files import RunLock, shared_folder, sweep_dead
 from reference_impl.serve.cores import check_cores, on_cores
-from reference_impl.serve.http_server import bind
+from reference_impl.serve.http_server import bind, own_port
 from reference_impl.serve.messages import Member, Status
 from reference_impl.serve.ray_cluster import RAY_LOGS, Cluster, LaunchError, serve_cluster, without_warnings
 from reference_impl.serve.spec import LiveSpec
@@ -98,7 +98,7 @@ def launched(
     try:
         yield _bring_up(stack, spec, report, cores, dashboard, cluster)
     finally:
-        with _undisturbed(report):
+        with undisturbed(report):
             stack.close()
 
 
@@ -135,12 +135,14 @@ def _bring_up(
 
 def _check_port(spec: LiveSpec) -> None:
     """Two deployments on one port would share its clients."""
-    try:
-        bind(spec.http.host, spec.port, shared=False).close()
-    except OSError as error:
-        raise LaunchError(
-            f"{spec.http.host}:{spec.port} cannot be listened at: {error.strerror or error}; choose another port"
-        ) from error
+    own = [own_port(spec.port, seat) for seat in range(spec.front_doors)] if spec.front_doors > 1 else []
+    for port in (spec.port, *own):
+        try:
+            bind(spec.http.host, port, shared=False).close()
+        except OSError as error:
+            raise LaunchError(
+                f"{spec.http.host}:{port} cannot be listened at: {error.strerror or error}; choose another port"
+            ) from error
 
 
 def _sweep_folders(parent: Path) -> None:
@@ -201,8 +203,8 @@ def _serving(spec: LiveSpec) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _undisturbed(report: Report) -> Iterator[None]:
-    """Signals wait: what was started must be ended."""
+def undisturbed(report: Report) -> Iterator[None]:
+    """Ctrl-C and SIGTERM have no effect: what was started must be ended, what was recorded be kept."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -237,9 +239,9 @@ class _Arrivals:
         for name, _ in sorted(self._ready - ready):
             self._report(f"{name} is gone after {now_s:.1f} s; another process takes its place")
         self._ready = ready
-        if status.log_error and not self._log_error:
+        if status.log_error not in ("", self._log_error):
             self._log_error = status.log_error
-            self._report(f"the event log ends here: {status.log_error}; serving goes on without it")
+            self._report(f"the record of this run is not whole: {status.log_error}; serving goes on without it")
 
 
 def _name(member: Member) -> str:

@@ -13,7 +13,7 @@ from policies.api import Dispatch, InstanceView, Phase, PolicyEvent, RequestView
 from reference_impl.engine.api import EngineRequest, FinishReason, SampledToken
 from reference_impl.engine.step import Parcel
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Changes with anything in this file."""
 Kind = Literal["front_door", "job_executor", "task_executor", "operator"]
 MemberState = Literal["starting", "ready", "draining", "failed"]
@@ -60,6 +60,7 @@ class Answer(NamedTuple):
 
     request_id: int
     attempt: int
+    phase: Phase
     dispatch: Dispatch | None
     reject: str | None = None
     """The policy refuses it."""
@@ -85,7 +86,7 @@ class Submit(NamedTuple):
 
 
 class Adopt(NamedTuple):
-    """Pull this request's KV and go on decoding it."""
+    """Pull this request's KV and go on decoding it; with an early parcel: begin to, a second one follows."""
 
     attempt: int
     request: EngineRequest
@@ -124,7 +125,7 @@ class Tokens(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """A request is prefilled; its KV waits."""
+    """A request is prefilled and its KV waits; with an early parcel: it is about to be."""
 
     attempt: int
     parcel: Parcel
@@ -202,6 +203,8 @@ class Beat(NamedTuple):
     met_slo: int = 0
     """Of a front door, since its start."""
     in_flight: int = 0
+    record_error: str = ""
+    """What it cannot record of its part of the run any more, and why."""
 
 
 class Member(NamedTuple):

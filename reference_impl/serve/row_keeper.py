@@ -13,26 +13,31 @@ from reference_impl.serve.spool import Batch, Spool
 
 _LOG = logging.getLogger(__name__)
 _PERIOD_S = 0.05
+_MAX_WAITING_BYTES = 512 << 20
+"""Rows that wait for a disk that hangs, more than members send again at once; those that come beyond it are lost."""
 
 
 class RowKeeper:
     """Batches are written in a thread, a period's worth at a time: a slow disk stalls nobody.
 
-    On an error the log ends with one clear line, and what still comes in is confirmed and dropped.
+    On an error the log ends with one clear line, and what still comes in is confirmed and dropped. Where the disk does
+    not keep up, the log has a gap and goes on.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._spool = Spool(path) if path is not None else None
         self._batches: list[Batch] = []
+        self._waiting_bytes = 0
+        self._overrun = ""
         self._senders: dict[str, Channel] = {}
         self._task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
-        self._told = False
+        self._told = ""
 
     @property
     def error(self) -> str:
-        """Why the log ended early; empty: it did not."""
-        return (self._spool.error or "") if self._spool is not None else ""
+        """Why the log ended early, or has a gap; empty: neither."""
+        return (self._spool.error or self._spool.gap or self._overrun) if self._spool is not None else ""
 
     def start(self) -> None:
         """Begin to write."""
@@ -40,6 +45,11 @@ class RowKeeper:
 
     def add(self, sender: str, rows: Rows, channel: Channel) -> None:
         """A batch of ``sender``, to be confirmed on ``channel``."""
+        if self._waiting_bytes + len(rows.content) > _MAX_WAITING_BYTES:
+            self._overrun = "the disk did not keep up, rows were lost"
+            self._tell()
+            return
+        self._waiting_bytes += len(rows.content)
         self._batches.append(Batch(sender, rows.number, rows.content))
         self._senders[sender] = channel
 
@@ -63,7 +73,7 @@ class RowKeeper:
                 await asyncio.wait_for(self._stopping.wait(), _PERIOD_S)
 
     def _take(self) -> list[Batch]:
-        batches, self._batches = self._batches, []
+        batches, self._batches, self._waiting_bytes = self._batches, [], 0
         return batches
 
     def _write(self, batches: list[Batch]) -> None:
@@ -73,6 +83,11 @@ class RowKeeper:
     def _confirm(self, batches: list[Batch]) -> None:
         for sender, number in {batch.sender: batch.number for batch in batches}.items():
             self._senders[sender].send(RowsKept(number))
-        if self._spool is not None and self.error and not self._told:
-            self._told = True
-            _LOG.error("the event log ends here: %s: %s; serving goes on without it", self._spool.path, self.error)
+        self._tell()
+
+    def _tell(self) -> None:
+        """One line for each new error."""
+        if self._spool is not None and self.error not in ("", self._told):
+            self._told = self.error
+            what = "ends here" if self._spool.error else "has a gap"
+            _LOG.error("the event log %s: %s: %s; serving goes on without it", what, self._spool.path, self.error)

@@ -58,13 +58,20 @@ class Scaler:
         self.targets: dict[Role, int] = dict(configured)
         self.reason: str | None = None
         self._asked_s: float | None = None
+        self._complained = False
 
     def due(self, now_s: float) -> bool:
-        """Whether the policy is to be asked: once, or every ``interval_s``."""
+        """Whether the policy is to be asked: once, or every ``interval_s``; once where that is no number."""
         if self._asked_s is None:
             return True
-        interval_s = self._policy.interval_s
-        return interval_s is not None and now_s - self._asked_s >= interval_s
+        try:
+            interval_s = self._policy.interval_s
+            return interval_s is not None and now_s - self._asked_s >= interval_s
+        except RAISED as error:
+            if not self._complained:
+                _LOG.error("%s", policy_failure(self._policy, "its interval_s was looked at", error))
+            self._complained = True
+            return False
 
     def ask(self, views: tuple[InstanceView, ...], rate_rps: float, attainment: float | None, now_s: float) -> bool:
         """Ask the policy; whether the targets changed. A policy that fails leaves them as they are."""

@@ -57,6 +57,8 @@ class EngineSpec:
     cores: tuple[int, ...] | None = None
     """That the workers keep to; None: any."""
     share: float | None = None
+    steady: bool = False
+    """The share is one of a standard core."""
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,8 @@ class Spool:
         self.path = path
         self.error: str | None = None
         """Why the log ended early; None: it did not."""
+        self.gap: str | None = None
+        """Whose batches never came, while later ones did; None: nobody's."""
         self.numbers: dict[str, int] = {}
         """The last batch of each sender."""
         self._file: int | None = None
@@ -55,7 +57,10 @@ class Spool:
         """Write batches; those that are there already are passed over. After an error they are dropped."""
         fresh = []
         for batch in batches:
-            if batch.number > self.numbers.get(batch.sender, 0):
+            last = self.numbers.get(batch.sender, 0)
+            if batch.number > last:
+                if batch.number > last + 1:
+                    self.gap = f"rows of {batch.sender} were lost"
                 self.numbers[batch.sender] = batch.number
                 fresh.append(_frame(batch))
         if self._file is None or not fresh:

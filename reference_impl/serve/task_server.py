@@ -19,6 +19,9 @@ from reference_impl.serve.spool import LogRows
 from reference_impl.serve.step_frames import Served, end_of, frames, policy_events
 
 _RESTART_S = 1.0
+_PARTING_S = 1.0
+"""How long prefilled KV outlasts the connection to its front door. Somebody may be pulling it, for a front door that
+lives and is about to hear that the connection broke; then it stops that, before the blocks are anybody else's."""
 _FRONT_DOORS_S = 1.0
 """How often front doors, which decide nothing by it, are told how an instance is."""
 
@@ -115,18 +118,30 @@ class TaskServer:
             case Submit() | Adopt():
                 self._bring(channel, message)
             case Release():
-                self._served.pop(message.request_id, None)
-                self.executor.release(message.request_id)
+                if self._strike(channel, message.request_id):
+                    self.executor.release(message.request_id)
             case Cancel():
-                self._served.pop(message.request_id, None)
-                self.executor.cancel(message.request_id, message.reason)
+                if self._strike(channel, message.request_id):
+                    self.executor.cancel(message.request_id, message.reason)
             case End():
-                self._served.pop(message.request_id, None)
-                self.executor.end(message.request_id)
+                if self._strike(channel, message.request_id):
+                    self.executor.end(message.request_id)
+
+    def _strike(self, channel: Channel, request_id: int) -> bool:
+        """Off the list; False where it was brought anew over another connection: this word is not about that."""
+        served = self._served.get(request_id)
+        if served is not None and served.channel is not channel:
+            return False
+        self._served.pop(request_id, None)
+        return True
 
     def _bring(self, channel: Channel, message: Submit | Adopt) -> None:
         request = message.request
         view = request.view
+        before = self._served.get(view.request_id)
+        if before is not None and (before.channel is not channel or before.attempt != message.attempt):
+            # Its front door had lost the old connection before we did: what is here is not what it goes on from.
+            self.executor.cancel(view.request_id, None)
         self._served[view.request_id] = Served(channel, message.attempt, len(request.generated))
         if isinstance(message, Adopt):
             self.executor.adopt(request, message.parcel)
@@ -138,8 +153,15 @@ class TaskServer:
 
     def _front_door_gone(self, channel: Channel, reason: str) -> None:
         self._front_doors.discard(channel)
+        loop = asyncio.get_running_loop()
         for request_id in [request_id for request_id, served in self._served.items() if served.channel is channel]:
-            del self._served[request_id]
+            if self.executor.is_parked(request_id):
+                loop.call_later(_PARTING_S, self._abandon, channel, request_id, reason)
+            else:
+                self._abandon(channel, request_id, reason)
+
+    def _abandon(self, channel: Channel, request_id: int, reason: str) -> None:
+        if self._strike(channel, request_id):
             self.executor.cancel(request_id, f"its front door is gone: {reason}")
 
     def _job_executor_gone(self, channel: Channel) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +22,17 @@ class Ticket:
     stream: DeltaStream
     executor: int | None = None
     """The job executor that was asked last; None: there was none to ask."""
+    alarm: asyncio.TimerHandle | None = None
+    """Ends the wait for one, while there is none."""
     first_token_s: float | None = None
     last_token_s: float | None = None
     finish: FinishReason | None = None
+
+    def stop_alarm(self) -> None:
+        """There is nothing to wait for any more, or the wait begins anew."""
+        if self.alarm is not None:
+            self.alarm.cancel()
+            self.alarm = None
 
     def took(self, tokens: tuple[SampledToken, ...], finish: FinishReason | None, now_s: float) -> None:
         """Tokens for the client."""

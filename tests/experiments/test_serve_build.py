@@ -110,6 +110,10 @@ def test_a_scaling_policy_that_is_asked_once_leaves_the_fleet_as_it_is() -> None
             {"fleet": {"groups": [{"count": 1, "role": "semi_pd"}]}, "policies": {"partition": "semi_pd"}},
             "is not carried out live in this version; allowed: none",
         ),
+        (
+            {"fleet": {"kv_blocks": 64}, "serve": {"device": "cuda", "cpu_share": 0.5}},
+            r"serve.cpu_share 0\.5 is for device cpu, the device is cuda",
+        ),
     ],
 )
 def test_what_cannot_be_served_is_refused(sections: dict[str, Any], message: str) -> None:

@@ -1,7 +1,7 @@
 """One CUDA device: decodes as recorded graphs over a fused kernel, everything else launched call by call.
 
 It has not run on a GPU yet: the graphs' bookkeeping and the reference path are tested on a CPU, the kernel in Triton's
-interpreter and by compiling it for Hopper.
+interpreter and, without running it, by compiling it for Hopper.
 """
 
 from __future__ import annotations

@@ -53,8 +53,11 @@ class PoolViews:
         return out.view(2, rows, -1, self.kv_heads, self.head_dim)
 
     def causal_mask(self, rows: int, tokens: int) -> torch.Tensor:
-        """[rows, tokens]: 0 where the last ``rows`` of ``tokens`` may look, -inf after each. Not to be changed."""
-        if rows > CAUSAL_ROWS:
+        """[rows, tokens]: 0 where the last ``rows`` of ``tokens`` may look, -inf after each. Not to be changed.
+
+        A GPU gets one of its own each time: fused kernels refuse a view that begins at any address.
+        """
+        if rows > CAUSAL_ROWS or self.device.type != "cpu":
             return self._causal_mask(rows, tokens)
         if self._causal.shape[1] < tokens:
             self._causal = self._causal_mask(CAUSAL_ROWS, max(1024, 1 << (tokens - 1).bit_length()))

@@ -25,20 +25,20 @@ _ENDPOINTS: dict[str, Endpoint] = {"/v1/completions": "completions", "/v1/chat/c
 
 
 class Batches:
-    """Runs the batch jobs of one front door; all of them share its places for batch requests."""
+    """Runs the batch jobs of one front door; all of them share its places for batch requests, tenants taking turns."""
 
     def __init__(self, door: FrontDoor) -> None:
         self._door = door
-        self._places = asyncio.Semaphore(door.settings.batch_concurrency)
 
     def start(self, value: dict[str, Any], caller: Caller) -> Job:
-        """A job from the body of ``POST /v1/jobs``. Raises ServingError: 400, or 429 where too many are kept."""
+        """A job from the body of ``POST /v1/jobs``. Raises ServingError: 400, or 429 where the caller has too many."""
         body = check_body(JobBody, value)
         settings = self._door.settings
         if len(body.requests) > settings.max_batch_requests:
             most = settings.max_batch_requests
             raise invalid(f"requests has {len(body.requests)} entries; allowed are {most} in one job", "requests")
-        if self._door.jobs.unfetched_batches() >= settings.max_batch_jobs:
+        every_tenant = not self._door.keys.needed
+        if not self._door.jobs.has_room(caller.tenant, settings.max_batch_jobs, every_tenant=every_tenant):
             raise ServingError(
                 429,
                 f"{settings.max_batch_jobs} batch jobs run or wait to be fetched, more are not kept; fetch one first",
@@ -60,10 +60,12 @@ class Batches:
         await asyncio.gather(*runners, return_exceptions=True)
 
     async def _run(self, job: Job, items: Sequence[BatchItem], caller: Caller) -> None:
+        settings = self._door.settings
+        ready = asyncio.Semaphore(settings.batch_concurrency)  # the others need not be tokenised yet
         try:
             async with asyncio.TaskGroup() as group:
                 for place, item in enumerate(items):
-                    group.create_task(self._fill(job, place, item, caller))
+                    group.create_task(self._fill(job, place, item, caller, ready))
             self._door.jobs.end(job, "done")
         except asyncio.CancelledError:
             rest = _result(cancelled(job.id))
@@ -71,9 +73,10 @@ class Batches:
                 result or {"custom_id": item.custom_id} | rest for item, result in zip(items, job.results, strict=True)
             ]
             self._door.jobs.end(job, "cancelled")
+        asyncio.get_running_loop().call_later(settings.batch_results_s, self._door.jobs.remove, job.id)
 
-    async def _fill(self, job: Job, place: int, item: BatchItem, caller: Caller) -> None:
-        async with self._places:
+    async def _fill(self, job: Job, place: int, item: BatchItem, caller: Caller, ready: asyncio.Semaphore) -> None:
+        async with ready:
             try:
                 result = {"status_code": 200, "body": await self._answer(job, item, caller)}
             except ServingError as error:
@@ -86,9 +89,9 @@ class Batches:
     async def _answer(self, job: Job, item: BatchItem, caller: Caller) -> dict[str, Any]:
         if item.body.get("stream"):
             raise invalid("stream is not allowed within a batch job; leave it out", "stream")
-        arrival_s = monotonic()
         call = await self._door.read(_ENDPOINTS[item.url], item.body, caller, None)
-        return await self._door.complete(self._door.begin(call, caller, arrival_s, job))
+        async with self._door.admission.batch_place(caller, call.sequences):
+            return await self._door.complete(self._door.begin(call, caller, monotonic(), job))
 
 
 def _result(error: ServingError) -> dict[str, Any]:

@@ -28,6 +28,7 @@ _REASONS = {
     409: "The job was cancelled",
     413: "The body is too long",
     415: "The body is not JSON",
+    421: "Several front doors share this address, and each has jobs of its own",
     429: "Too many requests in flight",
     503: "The deployment cannot serve it now",
     504: "The time limit has passed",

@@ -10,7 +10,7 @@ from reference_impl.serve.http.answers import Answer, ChatAnswer, CompletionAnsw
 from reference_impl.serve.http.auth import Caller, load_keys
 from reference_impl.serve.http.calls import Call, CallReader, Endpoint
 from reference_impl.serve.http.errors import ServingError, internal_error
-from reference_impl.serve.http.exchange import Exchange
+from reference_impl.serve.http.exchange import Exchange, Outcome, outcome_of
 from reference_impl.serve.http.gateway import Gateway
 from reference_impl.serve.http.jobs import STATE_OF, Job, Jobs
 from reference_impl.serve.http.metrics import Metrics
@@ -28,34 +28,35 @@ class FrontDoor:
         self.keys = load_keys(settings.keys_file)
         self.jobs = Jobs(settings.max_kept_jobs)
         self.metrics = Metrics(
-            settings.model, gateway.stats, lambda: [e for job in self.jobs.running() for e in job.exchanges]
+            settings, gateway.stats, lambda: [e for job in self.jobs.running() for e in job.exchanges]
         )
         self.created_s = int(time())
         self.special_token_ids = sorted(tokenizer.special_ids) if tokenizer is not None else []
         self._tokenizer = tokenizer
         self._reader = CallReader(settings, tokenizer)
-        self._admission = Admission(settings)
+        self.admission = Admission(settings)
 
     async def read(self, endpoint: Endpoint, value: dict[str, Any], caller: Caller, session_id: str | None) -> Call:
         """The call in a JSON object. Raises ServingError."""
         return await self._reader.read(endpoint, value, caller, session_id)
 
     def begin(self, call: Call, caller: Caller, arrival_s: float, batch: Job | None = None) -> Exchange:
-        """Let a call in and send it off; within a batch job it takes no places. Raises ServingError."""
+        """Let a call in and send it off; one of a batch job is in already. Raises ServingError."""
         exchange = Exchange(call, caller, arrival_s)
-        places = 0 if batch is not None else call.sequences
-        self._admission.enter(caller, places)
+        if batch is None:
+            self.admission.enter(caller, call.sequences)
         try:
             age_s = monotonic() - arrival_s
             run_arrival_s = self.gateway.now_s() - age_s
             exchange.start(self.gateway, self._tokenizer, run_arrival_s, self.settings.request_timeout_s)
         except BaseException:
-            self._admission.leave(caller, places)
+            if batch is None:
+                self.admission.leave(caller, call.sequences)
             raise
         job = batch or Job(f"job-{exchange.request_id}", call.endpoint, caller.tenant)
         job.exchanges.append(exchange)
         self.jobs.add(job)
-        exchange.on_close = lambda ended: self._ended(ended, job, places)
+        exchange.on_close = lambda ended: self._ended(ended, job)
         return exchange
 
     def answer(self, exchange: Exchange) -> Answer:
@@ -81,14 +82,15 @@ class FrontDoor:
 
     def refused(self, endpoint: str, caller: Caller | None, error: ServingError) -> None:
         """Note a call that was not let in."""
-        self.metrics.refused()
-        log_refused(endpoint, None if caller is None else caller.tenant, error)
+        outcome: Outcome = "client_left" if outcome_of(error) == "client_left" else "refused"
+        self.metrics.refused(outcome)
+        log_refused(endpoint, None if caller is None else caller.tenant, error, outcome)
 
-    def _ended(self, exchange: Exchange, job: Job, places: int) -> None:
+    def _ended(self, exchange: Exchange, job: Job) -> None:
         assert exchange.outcome is not None, "closed"
-        self._admission.leave(exchange.caller, places)
         job.ended(exchange)
         if job.type != "batch":
+            self.admission.leave(exchange.caller, exchange.call.sequences)
             self.jobs.end(job, STATE_OF[exchange.outcome])
         self.metrics.ended(exchange)
         log_ended(exchange, job.id)

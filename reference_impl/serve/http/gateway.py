@@ -87,7 +87,7 @@ class GatewayStats(NamedTuple):
     redispatched_total: int = 0
     """Requests that were sent to another instance after a failure."""
     log_error: str = ""
-    """Why the run's event log ended early; empty: it did not."""
+    """Why the run's record ended early, or has a gap; empty: neither."""
 
 
 class Gateway(Protocol):

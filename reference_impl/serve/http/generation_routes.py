@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import monotonic
 
 from fastapi import APIRouter
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from reference_impl.serve.http.auth import SESSION_HEADER, Caller, header
@@ -62,6 +62,9 @@ async def _accept(door: FrontDoor, endpoint: Endpoint, request: Request) -> Exch
         return door.begin(call, caller, arrival_s)
     except ServingError as error:
         door.refused(endpoint, caller, error)
+        raise
+    except ClientDisconnect:
+        door.refused(endpoint, caller, ServingError(499, "the client left before it had sent all", code="client_left"))
         raise
 
 

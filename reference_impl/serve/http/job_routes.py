@@ -8,14 +8,16 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from reference_impl.serve.http.auth import Caller
 from reference_impl.serve.http.batches import Batches
 from reference_impl.serve.http.bodies import JobBody
 from reference_impl.serve.http.document import answers, takes
 from reference_impl.serve.http.door import FrontDoor
-from reference_impl.serve.http.errors import invalid
+from reference_impl.serve.http.errors import ServingError, invalid
 from reference_impl.serve.http.jobs import Job
 from reference_impl.serve.http.json_body import read_json
 from reference_impl.serve.http.responses import DeletedJob, ErrorBody, JobAnswer, JobList
+from reference_impl.serve.http.settings import HttpSettings
 
 _FINE_TUNING = "fine-tuning jobs are not supported yet; job types are: batch"
 
@@ -25,24 +27,29 @@ def job_routes(door: FrontDoor, batches: Batches) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["jobs"])
     settings = door.settings
 
-    def find(request: Request, job_id: str) -> Job:
-        return door.jobs.find(job_id, door.keys.caller(request).tenant, every_tenant=not door.keys.needed)
-
-    @router.post("/jobs", responses=answers(JobAnswer, 400, 401, 408, 413, 415, 429), openapi_extra=takes(JobBody))
-    async def create(request: Request) -> Response:
+    def caller_of(request: Request) -> Caller:
         caller = door.keys.caller(request)
+        _refuse_shared_port(request, settings)
+        return caller
+
+    def find(request: Request, job_id: str) -> Job:
+        return door.jobs.find(job_id, caller_of(request).tenant, every_tenant=not door.keys.needed)
+
+    @router.post("/jobs", responses=answers(JobAnswer, 400, 401, 408, 413, 415, 421, 429), openapi_extra=takes(JobBody))
+    async def create(request: Request) -> Response:
+        caller = caller_of(request)
         value = await read_json(request, settings.max_body_bytes, settings.request_timeout_s)
         _refuse_fine_tuning(value)
         return JSONResponse(batches.start(value, caller).outline())
 
-    @router.get("/jobs", responses=answers(JobList, 400, 401))
+    @router.get("/jobs", responses=answers(JobList, 400, 401, 421))
     async def list_jobs(request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Response:
-        tenant = door.keys.caller(request).tenant
+        tenant = caller_of(request).tenant
         jobs = list(door.jobs.of(tenant, every_tenant=not door.keys.needed))
         data = [job.outline() for job in jobs[:limit]]
         return JSONResponse({"object": "list", "data": data, "has_more": len(jobs) > limit})
 
-    @router.get("/jobs/{job_id}", responses=answers(JobAnswer, 401, 404))
+    @router.get("/jobs/{job_id}", responses=answers(JobAnswer, 401, 404, 421))
     async def get(request: Request, job_id: str) -> Response:
         job = find(request, job_id)
         results = {"results": job.results} if job.type == "batch" and job.state != "running" else {}
@@ -56,7 +63,7 @@ def job_routes(door: FrontDoor, batches: Batches) -> APIRouter:
         if job.state == "running":
             job.cancel()
             return JSONResponse(job.outline())
-        door.jobs.remove(job)
+        door.jobs.remove(job.id)
         return JSONResponse({"id": job.id, "object": "job", "deleted": True})
 
     @router.api_route(
@@ -69,12 +76,23 @@ def job_routes(door: FrontDoor, batches: Batches) -> APIRouter:
     return router
 
 
+def _refuse_shared_port(request: Request, settings: HttpSettings) -> None:
+    """Which of several front doors answers there is chance; it would not know the job of a minute ago."""
+    if settings.own_port is not None and request.scope["server"][1] != settings.own_port:
+        raise ServingError(
+            421,
+            f"{settings.front_doors} front doors share this port, and each has jobs of its own; use the port of one of"
+            f" them for /v1/jobs, such as {settings.own_port}",
+            code="one_of_several_front_doors",
+        )
+
+
 def _refuse_fine_tuning(value: dict[str, Any]) -> None:
     if value.get("type") in ("fine_tuning", "fine-tuning", "fine_tuning.job"):
         raise invalid(_FINE_TUNING, "type", "unsupported_job_type")
 
 
 def _deleted() -> dict[int | str, dict[str, Any]]:
-    described = answers(JobAnswer, 401, 404)
+    described = answers(JobAnswer, 401, 404, 421)
     described[200] = {"model": JobAnswer | DeletedJob}
     return described

@@ -120,14 +120,22 @@ class Jobs:
         """The jobs that this caller may see, newest first."""
         return (job for job in reversed(self._jobs.values()) if every_tenant or job.tenant == tenant)
 
-    def remove(self, job: Job) -> None:
-        """Forget a job that has ended."""
-        self._jobs.pop(job.id, None)
-        self._forgettable.pop(job.id, None)
+    def remove(self, job_id: str) -> None:
+        """Forget a job that has ended, if it is still here."""
+        self._jobs.pop(job_id, None)
+        self._forgettable.pop(job_id, None)
 
-    def unfetched_batches(self) -> int:
-        """Batch jobs that run, or whose results wait to be read."""
-        return sum(not job.fetched for job in self._jobs.values())
+    def has_room(self, tenant: str | None, most: int, *, every_tenant: bool) -> bool:
+        """Whether one more batch job of this caller's can be kept. Those that were fetched are forgotten for it, oldest
+        first."""
+        kept = [job for job in self.of(tenant, every_tenant=every_tenant) if job.type == "batch"]
+        for job in reversed(kept):
+            if len(kept) < most:
+                break
+            if job.fetched:
+                kept.remove(job)
+                self.remove(job.id)
+        return len(kept) < most
 
     def running(self) -> Iterator[Job]:
         """Jobs that have not ended."""
@@ -136,8 +144,7 @@ class Jobs:
     def _let_go(self, job: Job) -> None:
         self._forgettable[job.id] = None
         while len(self._forgettable) > self._max_kept:
-            oldest = next(iter(self._forgettable))
-            self.remove(self._jobs[oldest])
+            self.remove(next(iter(self._forgettable)))
 
 
 def cancelled(job_id: str) -> ServingError:

@@ -7,7 +7,7 @@ import logging
 from typing import Any
 
 from reference_impl.serve.http.errors import ServingError
-from reference_impl.serve.http.exchange import Exchange
+from reference_impl.serve.http.exchange import Exchange, Outcome
 
 logger = logging.getLogger("semiflow.requests")
 
@@ -42,10 +42,10 @@ def log_ended(exchange: Exchange, job_id: str) -> None:
     )
 
 
-def log_refused(endpoint: str, tenant: str | None, error: ServingError) -> None:
+def log_refused(endpoint: str, tenant: str | None, error: ServingError, outcome: Outcome) -> None:
     """A call that was not accepted."""
     if logger.isEnabledFor(logging.INFO):
-        refusal = {"endpoint": endpoint, "tenant": tenant, "outcome": "refused", "status": error.status}
+        refusal = {"endpoint": endpoint, "tenant": tenant, "outcome": outcome, "status": error.status}
         _write(refusal | {"param": error.param, "reason": error.message})
 
 

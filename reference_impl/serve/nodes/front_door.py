@@ -40,6 +40,11 @@ class FrontDoorNode:
         welcome = await self._station.open(duty, None)
         self.gateway.number_from(welcome.first_request_id)
 
+    @property
+    def seat(self) -> int:
+        """Which front door it is, once started."""
+        return self._station.line.seat
+
     def open_to_clients(self) -> None:
         """Clients can reach it from now on."""
         self._ready = True

@@ -76,11 +76,15 @@ class JobExecutorNode:
 
     def _beat(self) -> Beat:
         executor = self._executor
-        return Beat("starting") if executor is None else Beat("ready", in_flight=executor.queued)
+        if executor is None:
+            return Beat("starting")
+        record_error = self._recorder.complaint if self._recorder is not None else ""
+        return Beat("ready", in_flight=executor.queued, record_error=record_error)
 
     def _drain(self, _seconds: float) -> None:
         if self._recorder is not None:
             self._recorder.flush()
+            self._station.line.beat()
         self._station.line.drained()
 
     def _recorded(self, policy: DispatchPolicy, seed: int, seat: int) -> DispatchPolicy:

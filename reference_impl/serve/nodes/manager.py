@@ -34,6 +34,11 @@ class ManagerNode:
         """Return once members can join."""
         await self.manager.start()
 
+    @property
+    def running(self) -> bool:
+        """Whether it sees to its members; once it does not, another process has to."""
+        return self.manager.running
+
     async def stop(self, reason: str) -> None:
         """Return once all rows that came are written."""
         await self.manager.stop(reason)

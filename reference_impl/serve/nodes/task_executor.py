@@ -120,7 +120,10 @@ class TaskExecutorNode:
     def _beat(self) -> Beat:
         if self._error:
             return Beat("failed", self._error)
-        return self._server.beat() if self._server is not None else Beat("starting")
+        if self._server is None:
+            return Beat("starting")
+        record_error = self._recorder.complaint if self._recorder is not None else ""
+        return self._server.beat()._replace(record_error=record_error)
 
     def _drain(self, seconds: float) -> None:
         self._draining = asyncio.create_task(self._finish(seconds))
@@ -128,6 +131,7 @@ class TaskExecutorNode:
     async def _finish(self, seconds: float) -> None:
         if self._recorder is not None:
             self._recorder.flush()
+            self._station.line.beat()
         await self._station.line.confirmed(seconds)
         self._station.line.drained()
 

@@ -101,6 +101,14 @@ def test_a_request_that_can_never_run_is_refused_with_a_reason(hand: Make, field
     engine.check_empty()
 
 
+def test_a_decode_instance_that_a_request_is_submitted_to_leaves_it_to_others(hand: Make) -> None:
+    engine = hand("decode")
+    engine.submit(fake_request(0, [1]))
+    (failure,) = engine.failed
+    assert failure.retry
+    assert "submit it to one that prefills" in failure.reason
+
+
 def test_a_prefill_instance_takes_what_it_can_hold_up_to_the_next_token(hand: Make) -> None:
     engine = hand("prefill")
     engine.submit(fake_request(0, [1] * 256, 500), fake_request(1, [1] * 257, 500))
@@ -186,7 +194,7 @@ def test_a_policy_that_raises_fails_its_requests_and_nothing_runs_any_more(hand:
     engine.move()
     assert {failure.request_id for failure in engine.failed} == {0, 1}
     assert "preemption of running requests" in engine.engine.failure
-    assert not any(failure.retry for failure in engine.failed)
+    assert all(failure.retry for failure in engine.failed), "no request is to blame for a policy"
     assert engine.engine.instance.view(0.0).state == "failed"
     engine.submit(fake_request(2, [1], 50))
     assert engine.failed[-1].request_id == 2

@@ -264,3 +264,13 @@ def test_a_full_disk_ends_the_recording_and_not_the_run() -> None:
     recorder.close()
     assert decided == [Dispatch(0)] * 2000
     assert recorder.error is not None
+    assert recorder.complaint == "decisions are recorded no further: No space left on device"
+
+
+def test_a_file_that_cannot_be_opened_ends_the_recording_and_not_the_run(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "nowhere" / "decisions.jsonl")
+    policy = recorder.dispatch(PolicySpec.parse("random", "dispatch").build(0), "random", 0)
+    assert policy.dispatch(fake_request(0), FakeCluster((fake_instance(0),))) == Dispatch(0)
+    recorder.flush()
+    recorder.close()
+    assert recorder.complaint == "decisions are recorded no further: No such file or directory"

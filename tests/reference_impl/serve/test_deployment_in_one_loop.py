@@ -10,6 +10,8 @@ import pytest
 
 from policies.api import Role
 from reference_impl.engine.api import SamplingParams
+from reference_impl.engine.post import HandoverSettings
+from reference_impl.engine.task_executor import TaskSettings
 from reference_impl.engine.testing import fake_tokens
 from reference_impl.metrics import per_request, read, summarise, token_times
 from reference_impl.serve.collect import collect
@@ -33,6 +35,43 @@ def test_every_request_gets_its_tokens(deploy: Any, roles: tuple[Role, ...], tra
             for answered in await bench.ask_many(40):
                 answered.check()
                 assert answered.error is None
+            await bench.check_nothing_is_held()
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("dispatch", ["least_loaded:metric=tokens", "round_robin"])
+@pytest.mark.parametrize("transport", ["shm", "tcp"])
+def test_hand_overs_by_layer_give_the_same_tokens(deploy: Any, transport: Any, dispatch: str) -> None:
+    async def check() -> None:
+        task = TaskSettings(plan_ahead=True, handover=HandoverSettings(transport, "layer"))
+        async with deploy("prefill", "decode", "decode", task=task, dispatch=dispatch, iteration_s=0.001) as bench:
+            for answered in await bench.ask_many(40):
+                answered.check()
+                assert answered.error is None
+            assert bench.loopback.gateway.stats().redispatched_total == 0
+            await bench.check_nothing_is_held()
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("transport", ["shm", "tcp"])
+def test_by_layer_kv_is_pulled_before_its_prefill_has_ended(deploy: Any, transport: Any) -> None:
+    def iteration_s(batch: Any) -> float:
+        return 0.6 if batch.chunks else 0.002
+
+    async def check() -> None:
+        task = TaskSettings(handover=HandoverSettings(transport, "layer"))
+        async with deploy("prefill", "decode", task=task, iteration_s=iteration_s) as bench:
+            executors = [host.node.server.executor for host in bench.loopback.task_executors]
+            decode = next(executor for executor in executors if executor.view().role == "decode")
+            params = SamplingParams(5, temperature=0.0)
+            stream = bench.loopback.gateway.generate(GenerateRequest(tuple(range(30)), params, 0.0))
+            pool = decode.running.crew.pool
+            await bench.until(lambda: bool(pool.pieces[0].any()))
+            assert not pool.pieces[1].any(), "the second layer is still being computed"
+            tokens = [sampled.token async for delta in stream for sampled in delta.tokens]
+            assert tuple(tokens) == fake_tokens(range(30), 5)
             await bench.check_nothing_is_held()
 
     asyncio.run(check())

@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 import pytest
 
 from policies.api import BatchPlan, ClusterView, Dispatch, FleetView, LaneView, PolicyKind, RequestView, Role, ScalePlan
+from policies.batch.prefill_first import PrefillFirst
 from reference_impl.metrics import read, summarise
-from reference_impl.serve import spool
+from reference_impl.serve import spool, task_server
 from reference_impl.serve.collect import collect
 
 METADATA = {"schema_version": 1, "instances": []}
@@ -65,6 +66,34 @@ def test_a_killed_instance_is_replaced_under_load(
     metrics = collected(folder)
     assert metrics["completed"] == metrics["arrived"] == 20
     assert "itl_mean_ms" in metrics
+
+
+def test_kv_that_its_source_gave_up_when_a_connection_broke_is_not_decoded(
+    deploy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both instances live: a hand-over waits for blocks while what it would pull becomes other requests'."""
+    monkeypatch.setattr(task_server, "_PARTING_S", 0.0)
+
+    async def check() -> None:
+        async with deploy("prefill", "decode", instance={"kv_blocks": 12}, iteration_s=0.01) as bench:
+            servers = {
+                host.node.server.executor.view().role: host.node.server for host in bench.loopback.task_executors
+            }
+            prefill, decode = servers["prefill"], servers["decode"]
+            load = [asyncio.create_task(bench.ask(range(20), 24))]
+            await bench.until(lambda: decode.executor.view().running_requests == 1)
+            load.append(asyncio.create_task(bench.ask(range(100, 120), 8)))
+            await bench.until(lambda: decode.executor.view().waiting_requests == 1)
+            (channel,) = prefill._front_doors
+            channel._break()
+            load += [asyncio.create_task(bench.ask(range(start, start + 36), 4)) for start in (200, 300)]
+            for task in load:
+                answered = await task
+                answered.check()
+                assert answered.error is None
+            await bench.check_nothing_is_held()
+
+    asyncio.run(check())
 
 
 def test_a_replaced_instance_keeps_its_id(deploy: Any) -> None:
@@ -257,6 +286,18 @@ class PickyBatch:
 
 
 @dataclass
+class MoodyBatch(PrefillFirst):
+    """Raises what is left of its moods."""
+
+    moods: ClassVar[list[Exception]] = []
+
+    def plan(self, lane: LaneView) -> BatchPlan:
+        if self.moods:
+            raise self.moods.pop()
+        return super().plan(lane)
+
+
+@dataclass
 class TwoPlease:
     kind: ClassVar[PolicyKind] = "scaling"
     name: ClassVar[str] = "two_please"
@@ -301,14 +342,27 @@ def test_a_dispatch_policy_that_fails_costs_only_the_request_that_it_was_asked_a
     asyncio.run(check())
 
 
-def test_a_batch_policy_that_fails_gives_one_error_and_the_instance_comes_back(deploy: Any) -> None:
+def test_a_batch_policy_that_fails_everywhere_gives_one_error_that_names_it(deploy: Any) -> None:
     async def check() -> None:
-        async with deploy("colocated", batch=Given(PickyBatch)) as bench:
+        async with deploy("colocated", "colocated", batch=Given(PickyBatch), max_failures=1) as bench:
             answered = await bench.ask(range(8))
+            assert (answered.error.status, answered.error.code) == (503, "instance_failed")
+            assert answered.error.message.startswith("gave up after 2 failures")
             assert "policy 'picky' raised KeyError" in answered.error.message
-            executor = bench.loopback.task_executors[0].node.server.executor
-            await bench.until(lambda: executor.view().state == "ready")
+            await bench.until_ready()
             assert (await bench.ask(range(8))).error is not None
+
+    asyncio.run(check())
+
+
+def test_a_batch_policy_that_fails_once_costs_no_request(deploy: Any) -> None:
+    async def check() -> None:
+        MoodyBatch.moods = [KeyError("not today")]
+        async with deploy("colocated", "colocated", batch=Given(MoodyBatch)) as bench:
+            for answered in await bench.ask_many(8):
+                answered.check()
+                assert answered.error is None
+            assert not MoodyBatch.moods
 
     asyncio.run(check())
 

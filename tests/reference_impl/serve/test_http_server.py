@@ -5,6 +5,7 @@ import socket
 
 import pytest
 from fastapi import FastAPI
+from starlette.requests import Request
 
 from reference_impl.serve.http_server import HttpServer, bind
 
@@ -66,6 +67,43 @@ def test_several_share_one_address() -> None:
         assert names == {"one", "two"}
         for server in servers:
             await server.stop()
+
+    asyncio.run(check())
+
+
+def test_each_of_several_also_listens_alone() -> None:
+    async def check() -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            own = free.getsockname()[1]
+        servers = [HttpServer(app("one"), "127.0.0.1", 0, shared=True)]
+        servers.append(HttpServer(app("two"), "127.0.0.1", servers[0].port, shared=True, own_port=own))
+        for server in servers:
+            await server.start()
+        assert {await name_at(own) for _ in range(16)} == {"two"}
+        for server in servers:
+            await server.stop()
+        with pytest.raises(OSError, match="Connect call failed"):
+            await name_at(own)
+
+    asyncio.run(check())
+
+
+def test_a_call_is_known_by_the_port_that_it_came_to() -> None:
+    async def check() -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            own = free.getsockname()[1]
+        asked = FastAPI()
+
+        @asked.get("/name")
+        async def say(request: Request) -> str:
+            return str(request.scope["server"][1])
+
+        server = HttpServer(asked, "127.0.0.1", 0, shared=True, own_port=own)
+        await server.start()
+        assert [await name_at(port) for port in (server.port, own)] == [str(server.port), str(own)]
+        await server.stop()
 
     asyncio.run(check())
 

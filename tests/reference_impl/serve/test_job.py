@@ -31,7 +31,11 @@ class Held:
     generated: int
     waiting: bool = False
     """Prefilled, its KV to be pulled."""
+    announced: bool = False
+    """It is said that this will come."""
     pulling: bool = False
+    early: bool = False
+    """The final parcel has yet to come."""
 
 
 @dataclass
@@ -50,6 +54,7 @@ class World:
         return 1.0
 
     def ask(self, job: Job, phase: Phase) -> None:
+        assert self.asked in (None, (job.attempt, phase)), "two questions at once"
         self.asked = (job.attempt, phase)
 
     def withdraw(self, job: Job) -> None:
@@ -63,8 +68,11 @@ class World:
                 assert instance_id not in self.held, "submitted twice"
                 self.held[instance_id] = Held(message.attempt, len(message.request.generated))
             case Adopt():
-                assert instance_id not in self.held, "adopted twice"
-                self.held[instance_id] = Held(message.attempt, len(message.request.generated), pulling=True)
+                generated, parcel = len(message.request.generated), message.parcel
+                assert parcel.tokens == 3 + generated - (not parcel.early), "an instance refuses that"
+                before = self.held.get(instance_id)
+                assert before is None or (before.early and not parcel.early), "adopted twice"
+                self.held[instance_id] = Held(message.attempt, generated, pulling=True, early=parcel.early)
             case Release() | Cancel() | End():
                 self.held.pop(instance_id, None)
 
@@ -101,8 +109,11 @@ class World:
             found[f"{number} dies"] = partial(self.die, number)
             found[f"{number} fails"] = partial(self.fail, number, held, retry=True)
             if held.pulling:
-                found[f"{number} adopts"] = partial(self.adopt, number, held)
+                if not held.early:
+                    found[f"{number} adopts"] = partial(self.adopt, number, held)
             elif not held.waiting:
+                if number == PREFILL and not held.announced and held.generated + 1 < len(ANSWER):
+                    found[f"{number} announces"] = partial(self.announce, number, held)
                 found[f"{number} yields"] = partial(self.step, number, held)
                 found[f"{number} refuses"] = partial(self.fail, number, held, retry=False)
                 if number == DECODE:
@@ -114,8 +125,13 @@ class World:
 
     def answer(self, dispatch: Dispatch | None = None, reject: str | None = None, failure: str | None = None) -> None:
         assert self.asked is not None
-        attempt, self.asked = self.asked[0], None
-        self.job.answered(Answer(7, attempt, dispatch, reject, failure))
+        (attempt, phase), self.asked = self.asked, None
+        self.job.answered(Answer(7, attempt, phase, dispatch, reject, failure))
+
+    def announce(self, number: int, held: Held) -> None:
+        """Its last chunk is being computed."""
+        held.announced = True
+        self.job.prefilled(number, held.attempt, parcel(held.generated, early=True))
 
     def step(self, number: int, held: Held) -> None:
         """A token; a prefill instance hands over unless it was the last."""
@@ -130,7 +146,7 @@ class World:
         finish: FinishReason | None = "length" if last else None
         self.job.said(number, Tokens(7, held.attempt, position, (token,), finish), 2.0)
         if handing_over and self.held.get(number) is held:
-            self.job.prefilled(number, held.attempt, Parcel(7, number, 3, (0,), "shm:", "p", ()))
+            self.job.prefilled(number, held.attempt, parcel(position))
 
     def adopt(self, number: int, held: Held) -> None:
         held.pulling = False
@@ -145,7 +161,7 @@ class World:
         self.job.failed(number, Failed(7, held.attempt, "worker died" if retry else "too long", retry))
 
     def die(self, number: int) -> None:
-        """Its connection breaks; what else pulls from it fails by itself, later."""
+        """Its connection breaks; if it lives, it gives its KV up."""
         del self.held[number]
         self.job.lost(number, f"instance {number} is gone")
 
@@ -156,13 +172,23 @@ class World:
     def check(self) -> None:
         assert self.given == list(ANSWER[: len(self.given)]), "tokens lost, doubled or out of order"
         assert len(self.ends) <= 1
+        pulling = [held for held in self.held.values() if held.pulling]
+        source = self.held.get(PREFILL)
+        for held in pulling:
+            assert source is not None, "what is pulled is nobody's any more"
+            assert source.attempt == held.attempt, "what is pulled is another attempt's"
         if self.ends:
             assert self.job.state == "over"
             assert not self.held, f"{self.held} still hold something of a request that is over"
             assert self.asked is None
         else:
-            waits = self.asked is not None or any(not held.waiting for held in self.held.values())
+            waits = self.asked is not None or any(not (held.waiting or held.early) for held in self.held.values())
             assert waits, "nobody will ever do anything for it again"
+
+
+def parcel(generated: int, *, early: bool = False) -> Parcel:
+    """Of the prefill instance, when so many tokens were known before."""
+    return Parcel(7, PREFILL, 3 + generated, (0,), "shm:", "p", (), early)
 
 
 def begin(max_failures: int = 2) -> World:
@@ -248,11 +274,20 @@ def test_preemption_on_a_decode_instance_is_no_failure() -> None:
     assert world.job.failures == 0
 
 
-def test_a_source_that_dies_while_its_kv_is_pulled_is_left_to_the_puller() -> None:
+def test_kv_whose_source_cannot_be_talked_to_any_more_is_not_adopted() -> None:
     world = follow("choose 0", "0 yields", "choose 1", "0 dies")
-    assert world.asked is None
-    assert follow("choose 0", "0 yields", "choose 1", "0 dies", "1 adopts", "1 yields", "1 yields").ends == ["length"]
-    assert follow("choose 0", "0 yields", "choose 1", "0 dies", "1 fails").asked == (2, "prefill")
+    job = world.job
+    assert (DECODE, Cancel(7, None)) in world.told
+    assert not any(isinstance(message, Release) for _, message in world.told)
+    job.adopted(DECODE, 1)  # it had all of it when it heard, or what came after it
+    job.failed(DECODE, Failed(7, 1, "its source is gone", True))
+    assert (world.asked, job.state, job.failures) == ((2, "prefill"), "asking", 1)
+    assert [note.instance_id for note in world.notes if note.kind == "lost"] == [PREFILL]
+    assert [(task.kind, task.state) for task in job.tasks] == [
+        ("prefill", "failed"),
+        ("decode", "failed"),
+        ("serve", "queued"),
+    ]
 
 
 def test_words_of_an_earlier_attempt_are_passed_over() -> None:
@@ -263,7 +298,7 @@ def test_words_of_an_earlier_attempt_are_passed_over() -> None:
     job.failed(BOTH, Failed(7, 1, "late", True))
     job.adopted(BOTH, 1)
     job.dropped(BOTH, 1)
-    job.answered(Answer(7, 1, Dispatch(PREFILL)))
+    job.answered(Answer(7, 1, "prefill", Dispatch(PREFILL)))
     assert (world.given, job.state, job.attempt) == ([10], "serving", 2)
 
 
@@ -281,10 +316,82 @@ def test_a_gap_in_the_tokens_is_a_failure() -> None:
     assert (BOTH, Cancel(7, None)) in world.told
 
 
-def test_an_early_parcel_is_passed_over() -> None:
-    world = follow("choose 0")
-    world.job.prefilled(PREFILL, 1, Parcel(7, 0, 3, (0,), "shm:", "p", (), early=True))
-    assert world.job.state == "serving"
+def adoptions(world: World) -> list[tuple[int, bool, tuple[int, ...]]]:
+    """To whom, whether early, after which tokens."""
+    told = [(number, message) for number, message in world.told if isinstance(message, Adopt)]
+    return [(number, message.parcel.early, message.request.generated) for number, message in told]
+
+
+@pytest.mark.parametrize(
+    "path", [("choose 0", "0 announces", "choose 1"), ("choose both", "0 announces")], ids=["asked", "chosen at once"]
+)
+def test_an_early_parcel_is_pulled_while_the_prefill_goes_on(path: tuple[str, ...]) -> None:
+    world = follow(*path)
+    assert (world.asked, world.job.state, adoptions(world)) == (None, "serving", [(DECODE, True, ())])
+    world = follow(*path, "0 yields", "1 adopts", "1 yields", "1 yields")
+    assert adoptions(world) == [(DECODE, True, ()), (DECODE, False, ANSWER[:1])]
+    assert (world.ends, world.job.failures) == (["length"], 0)
+    assert [(task.kind, task.instance_id, task.state) for task in world.job.tasks] == [
+        ("prefill", 0, "done"),
+        ("decode", 1, "done"),
+    ]
+
+
+def test_an_early_question_that_is_open_when_the_final_parcel_comes_is_not_put_again() -> None:
+    world = follow("choose 0", "0 announces", "0 yields")
+    assert (world.asked, world.job.state) == ((1, "decode"), "asking_decode")
+    world.choices()["choose 1"]()
+    assert adoptions(world) == [(DECODE, False, ANSWER[:1])]
+
+
+@pytest.mark.parametrize("answer", ["reject", "no decision"])
+def test_what_is_refused_early_is_asked_again_with_the_final_parcel(answer: str) -> None:
+    world = follow("choose 0", "0 announces", answer)
+    assert (world.asked, world.ends) == (None, [])
+    assert follow("choose 0", "0 announces", answer, "0 yields").asked == (1, "decode")
+
+
+def test_the_executor_that_an_early_question_was_put_to_is_replaced() -> None:
+    assert follow("choose 0", "0 announces", "executor dies").asked == (1, "decode")
+
+
+@pytest.mark.parametrize("ends", ["1 fails", "1 dies"])
+def test_a_puller_that_is_lost_before_the_final_parcel_is_no_failure(ends: str) -> None:
+    world = follow("choose 0", "0 announces", "choose 1", ends, max_failures=0)
+    assert (world.asked, world.job.state) == (None, "serving")
+    world = follow("choose 0", "0 announces", "choose 1", ends, "0 yields", max_failures=0)
+    assert (world.asked, world.job.failures) == ((1, "decode"), 0)
+
+
+def test_a_puller_whose_early_failure_crosses_the_final_parcel_forgets_that() -> None:
+    world = follow("choose 0", "0 announces", "choose 1", "0 yields")
+    world.job.failed(DECODE, Failed(7, 1, "it took too long", True))
+    assert world.asked == (2, "prefill")
+    assert world.held == {}
+    assert (DECODE, Cancel(7, None)) in world.told
+
+
+@pytest.mark.parametrize("path", [["0 announces"], ["0 announces", "choose 1"]], ids=["asking", "pulling"])
+def test_nobody_pulls_for_a_request_that_ends_with_its_first_token(path: list[str]) -> None:
+    world = follow("choose 0", *path)
+    del world.held[PREFILL]
+    world.job.said(PREFILL, Tokens(7, 1, 0, (SampledToken(7, 10),), "stop"), 2.0)
+    world.check()
+    assert world.ends == ["stop"]
+
+
+@pytest.mark.parametrize("path", [["0 announces"], ["0 announces", "choose 1"]], ids=["asking", "pulling"])
+@pytest.mark.parametrize("event", ["client leaves", "client has enough", "0 fails", "0 dies"])
+def test_nobody_pulls_for_a_prefill_that_is_over(path: list[str], event: str) -> None:
+    world = follow("choose 0", *path, event)
+    assert world.held == {}
+    assert world.asked == (None if world.ends else (2, "prefill"))
+
+
+def test_a_late_answer_to_another_question_is_passed_over() -> None:
+    world = follow("choose 0", "0 announces")
+    world.job.answered(Answer(7, 1, "prefill", Dispatch(BOTH)))
+    assert (world.asked, world.job.serving, adoptions(world)) == ((1, "decode"), PREFILL, [])
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,42 @@ def test_the_questions_of_a_front_door_that_left_are_forgotten() -> None:
         assert stage.executor.queued == 0
 
 
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
+def test_absence_counts_from_when_the_last_instance_left(phase: Phase) -> None:
+    role: Role = "colocated" if phase == "prefill" else "decode"
+
+    @staged(ExecutorSettings(absence_s=30.0))
+    async def _(stage: Stage) -> None:
+        stage.join(role)
+        stage.report(0, free_blocks=0, role=role)
+        stage.ask(1, phase)
+        stage.now_s = 40.0
+        stage.callbacks.on_lost(("task_executor", 0), "it restarts")
+        stage.now_s = 42.0
+        stage.executor._look_for_absence()
+        assert (stage.answers, stage.executor.queued) == ([], 1)
+        stage.report(0, role=role)
+        assert stage.answers == [(1, 0)]
+        stage.callbacks.on_lost(("task_executor", 0), "it restarts")
+        stage.ask(2, phase)
+        stage.now_s = 71.9
+        stage.executor._look_for_absence()
+        assert stage.executor.queued == 1
+        stage.now_s = 72.0
+        stage.executor._look_for_absence()
+        assert stage.answers[1:] == [(2, f"no instance for its {phase} has been ready for 30 s")]
+
+
+def test_a_request_waits_its_full_time_where_no_instance_has_been_there_for_long() -> None:
+    @staged(ExecutorSettings(absence_s=30.0))
+    async def _(stage: Stage) -> None:
+        stage.now_s = 100.0
+        stage.ask(1)
+        stage.now_s = 129.0
+        stage.executor._look_for_absence()
+        assert stage.executor.queued == 1
+
+
 @pytest.mark.parametrize("how", ["lost", "left", "failed", "draining"])
 def test_an_instance_that_is_not_there_is_not_shown(how: str) -> None:
     @staged()

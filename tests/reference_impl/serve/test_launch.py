@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,7 +18,9 @@ from policies.registry import PolicySpec
 from reference_impl.engine.shared_files import RunLock, shared_folder
 from reference_impl.engine.testing import fake_spec
 from reference_impl.serve.http.settings import HttpSettings
+from reference_impl.serve.launch import _Arrivals as Arrivals
 from reference_impl.serve.launch import launched
+from reference_impl.serve.messages import Status
 from reference_impl.serve.ray_cluster import LaunchError
 from reference_impl.serve.spec import LiveSpec
 
@@ -79,6 +83,25 @@ def test_cores_that_are_not_there_are_refused_and_nothing_is_left(spec: LiveSpec
 def test_an_address_that_is_not_ours_is_refused(spec: LiveSpec) -> None:
     elsewhere = replace(spec, http=replace(spec.http, host="192.0.2.77", open_to_all=True))
     assert f"192.0.2.77:{spec.port} cannot be listened at" in fails(elsewhere)
+
+
+def test_a_port_of_one_front_door_that_is_taken_is_refused(spec: LiveSpec) -> None:
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", 0))
+        stranger.listen()
+        port = stranger.getsockname()[1]
+        several = replace(spec, port=port - 2, front_doors=2)
+        assert re.search(rf"127.0.0.1:({port - 1}|{port}) cannot be listened at", fails(several))
+
+
+def test_each_loss_of_rows_is_reported_once() -> None:
+    said: list[str] = []
+    arrivals = Arrivals(said.append, 0.0)
+    for error in ("", "a", "a", "", "a", "a; b"):
+        arrivals.note(Status((), (), False, error, 1))
+    assert said == [
+        f"the record of this run is not whole: {error}; serving goes on without it" for error in ("a", "a; b")
+    ]
 
 
 def test_what_a_killed_operator_left_is_swept(spec: LiveSpec, left: tuple[str, str]) -> None:

@@ -47,3 +47,21 @@ def test_a_fresh_policy_decides_what_the_live_one_decided(
     assert planned >= 10
     lanes = sum(2 if role == "semi_pd" else 1 for role in roles)
     assert sum(policy.kind == "batch" for policy in found) == lanes
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_decisions_that_cannot_be_recorded_are_told_like_a_log_that_ended(deploy: Deploy, tmp_path: Path) -> None:
+    for process in ("je0", "te0"):
+        (tmp_path / f"decisions-{process}.jsonl").symlink_to("/dev/full")
+
+    async def serve() -> None:
+        async with deploy("colocated", record=Record(tmp_path, decisions="all")) as bench:
+            for answered in await bench.ask_many(8):
+                answered.check()
+                assert answered.error is None
+            said = (await bench.loopback.drain(2.0)).log_error
+            lost = "decisions are recorded no further: No space left on device"
+            assert sorted(said.split("; ")) == [f"job executor 0: {lost}", f"task executor 0: {lost}"]
+            await bench.until(lambda: bench.loopback.gateway.stats().log_error == said)
+
+    asyncio.run(serve())

@@ -76,6 +76,18 @@ def test_the_policy_is_asked_at_its_pace() -> None:
     assert not once.due(1e9)
 
 
+@pytest.mark.parametrize("interval_s", ["2 s", [1]])
+def test_a_pace_that_is_no_number_is_told_once_and_asks_no_more(
+    interval_s: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = scaler(ScalePlan({}), interval_s)
+    assert found.due(0.0)
+    found.ask((), 0.0, None, 0.0)
+    assert [found.due(now_s) for now_s in (1.0, 2.0)] == [False, False]
+    assert caplog.text.count("policy 'says' raised TypeError") == 1
+    assert "its interval_s was looked at" in caplog.text
+
+
 def test_rate_and_attainment_count_from_the_look_before() -> None:
     traffic = Traffic()
     traffic.note([front_door(10, 4, 3)])

@@ -18,6 +18,8 @@ from typing import Any
 import httpx
 import pytest
 
+from experiments.config_serve import ServeConfig
+
 POLICIES = """
 import random
 from dataclasses import dataclass, field
@@ -113,6 +115,19 @@ def test_a_mistake_in_the_configuration_is_one_line(folder: Path, old: str, new:
         subprocess.run([*COMMAND, "live.yaml", "--check"], cwd=folder, check=True, capture_output=True)
     else:
         assert message in refused(folder, "live.yaml", "--check")
+
+
+def test_several_front_doors_need_a_port_each() -> None:
+    assert ServeConfig(port=65_533, front_doors=2).front_doors == 2
+    with pytest.raises(ValueError, match=r"serve\.port 65534 leaves no ports for 2 front doors; give one up to 65533"):
+        ServeConfig(port=65_534, front_doors=2)
+
+
+def test_a_scaling_policy_without_a_pace_is_one_line(folder: Path) -> None:
+    path = folder / "my_policies.py"
+    path.write_text(path.read_text().replace("] = 0.2", '] = "2 s"').replace("ClassVar[float | None]", "ClassVar"))
+    error = refused(folder, "live.yaml", "--check")
+    assert "policies.scaling my_policies:Grow: interval_s is '2 s'; allowed: seconds above 0, or None" in error
 
 
 def test_a_port_that_is_taken_is_one_line(folder: Path) -> None:

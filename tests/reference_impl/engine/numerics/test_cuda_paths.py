@@ -199,3 +199,14 @@ def test_the_device_code_is_imported_without_a_gpu_and_without_triton() -> None:
     root = Path(__file__).parents[4]
     found = subprocess.run([sys.executable, "-c", code], check=True, cwd=root, capture_output=True, text=True)
     assert found.stdout == "Runner\n"
+
+
+def test_a_mask_for_a_gpu_is_no_view_into_another_one() -> None:
+    """Fused kernels refuse a mask that begins at an address that is not aligned."""
+    layout = KvLayout(layers=1, kv_heads=1, head_dim=8, block_tokens=BLOCK_TOKENS, dtype="bfloat16")
+    on_cpu = PoolViews(KvPool.create(None, layout, 4, "cpu")).causal_mask(11, 23)
+    mask = PoolViews(KvPool.create(None, layout, 4, "meta")).causal_mask(11, 23)
+    assert mask.shape == on_cpu.shape
+    assert mask.storage_offset() == 0
+    assert mask.is_contiguous()
+    assert on_cpu.storage_offset() > 0

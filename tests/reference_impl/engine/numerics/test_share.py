@@ -8,6 +8,7 @@ import pytest
 
 from reference_impl.engine.api import EngineError
 from reference_impl.engine.share import BURST_S, SHORTEST_SLEEP_S, Share, Throttle
+from reference_impl.engine.yardstick import STANDARD_S, Yardstick
 
 
 class Core:
@@ -17,10 +18,16 @@ class Core:
         self.wall_s = 100.0
         self.cpu_s = 7.0
         self.slept_s = 0.0
+        self.speed = 1.0
+        """Standard seconds that it computes in one."""
 
-    def compute(self, seconds: float) -> None:
+    def compute(self, standard_s: float) -> None:
+        seconds = standard_s / self.speed
         self.wall_s += seconds
         self.cpu_s += seconds
+
+    def yardstick(self) -> Yardstick:
+        return Yardstick(lambda: self.compute(STANDARD_S), lambda: self.cpu_s)
 
     def wait(self, seconds: float) -> None:
         self.wall_s += seconds
@@ -30,8 +37,8 @@ class Core:
         self.slept_s += seconds
         self.wall_s += seconds
 
-    def throttle(self, share: Share) -> Throttle:
-        return Throttle(share, wall_s=lambda: self.wall_s, cpu_s=lambda: self.cpu_s, sleep=self.sleep)
+    def throttle(self, share: Share, yardstick: Yardstick | None = None) -> Throttle:
+        return Throttle(share, yardstick, wall_s=lambda: self.wall_s, cpu_s=lambda: self.cpu_s, sleep=self.sleep)
 
 
 @pytest.fixture
@@ -121,3 +128,47 @@ def test_what_is_no_share_is_refused(tmp_path: Path, share: float) -> None:
     with pytest.raises(EngineError, match=r"a CPU share of .*; allowed: above 0, at most 1"):
         Share(tmp_path / "share", share)
     assert not (tmp_path / "share").exists()
+
+
+def test_a_steady_lane_keeps_its_speed_on_a_core_that_does_not(core: Core, tmp_path: Path) -> None:
+    throttle = core.throttle(Share(tmp_path / "share", 0.2), core.yardstick())
+    taken_s = {}
+    for core.speed in (1.0, 0.7, 1.5):
+        for iteration in range(40):
+            throttle.begin()
+            started_s = core.wall_s
+            for layer in range(4):
+                core.compute(0.002)
+                throttle(layer)
+            if iteration >= 20:  # the yardstick has seen the change
+                taken_s[core.speed] = core.wall_s - started_s
+    assert taken_s == pytest.approx(dict.fromkeys(taken_s, 4 * 0.002 / 0.2), rel=0.01)
+
+
+def test_a_lane_that_is_not_steady_is_as_slow_as_its_core(core: Core, tmp_path: Path) -> None:
+    throttle = core.throttle(Share(tmp_path / "share", 0.2))
+    core.speed = 0.5
+    throttle.begin()
+    started_s = core.wall_s
+    core.compute(0.002)
+    throttle()
+    assert core.wall_s - started_s == pytest.approx(2 * 0.002 / 0.2)
+
+
+def test_measuring_the_core_costs_the_lane_nothing(core: Core, tmp_path: Path) -> None:
+    throttle = core.throttle(Share(tmp_path / "share", 0.2), core.yardstick())
+    for _ in range(50):
+        throttle.begin()
+    throttle()
+    assert core.slept_s == 0.0
+
+
+def test_one_measurement_that_was_interrupted_changes_nothing(core: Core) -> None:
+    yardstick = core.yardstick()
+    core.speed = 0.01
+    yardstick.measure()
+    assert yardstick.speed == pytest.approx(1.0)
+
+
+def test_the_standard_work_takes_time() -> None:
+    assert 0.01 < Yardstick().speed < 100

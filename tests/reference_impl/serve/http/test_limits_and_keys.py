@@ -192,7 +192,13 @@ def test_a_loopback_address_needs_none(host: str) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"context_tokens": 1}, {"max_concurrent": 0}, {"request_timeout_s": 0}, {"request_timeout_s": float("nan")}],
+    [
+        {"context_tokens": 1},
+        {"max_concurrent": 0},
+        {"request_timeout_s": 0},
+        {"request_timeout_s": float("nan")},
+        {"batch_results_s": 0.0},
+    ],
 )
 def test_settings_without_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(SettingsError, match=next(iter(wrong))):

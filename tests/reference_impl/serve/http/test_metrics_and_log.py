@@ -96,3 +96,17 @@ async def test_each_call_is_one_line_of_json(
     assert (refused["outcome"], refused["status"], refused["param"]) == ("refused", 404, "model")
     assert (failed["outcome"], failed["status"], failed["reason"]) == ("failed", 503, "instance 0 failed")
     assert "ttft_s" not in failed
+
+
+async def test_a_client_that_leaves_while_it_sends_is_one_line_too(
+    make_app: Any, client_of: Any, call_bare: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="semiflow.requests")
+    app = make_app()
+    call = call_bare(app, "/v1/completions", BODY, {"x-semiflow-tenant": "carol"}, withheld=True)
+    call.leave()
+    await call.task
+    (line,) = (json.loads(record.message) for record in caplog.records)
+    assert (line["outcome"], line["status"], line["tenant"]) == ("client_left", 499, "carol")
+    async with client_of(app) as client:
+        assert (await samples(client))["semiflow:requests_total{outcome=client_left}"] == 1
