@@ -18,7 +18,7 @@ from types import FrameType
 DEFECT = 70
 INTERRUPTED = 130
 READER_LEFT = 141
-_INTERRUPTED = "interrupted; nothing half-written is left"
+_INTERRUPTED = "interrupted; no half-written result stands in its place"
 
 
 class StoppedEarlyError(Exception):

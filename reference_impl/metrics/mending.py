@@ -72,6 +72,8 @@ def _mend(found: TokenLog, points: TokenLog, lost: Rows, request: int) -> TokenL
         items = [*shown, *(_split(item, shown[-1].point_s, end_s)[1] for item in items)]
     for i in np.flatnonzero(lost.ints("request") == request):
         lost_s, given = float(lost.floats("time_s")[i]), int(lost.ints("tokens")[i])
+        if shown and lost_s <= shown[-1].point_s:
+            continue
         halves = [_split(item, lost_s, end_s) for item in items]
         before = _first([half for half, _ in halves], given)
         missing = given - sum(item.tokens for item in before)

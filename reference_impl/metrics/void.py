@@ -31,8 +31,7 @@ def _kept(part: Rows, attempts: _Attempts) -> Rows:
             keep[i] = False
         elif given is not None and part.kind == "prefilled":
             keep[i] = part.ints("tokens")[i] <= given
-        if part.kind != "transfer":
-            keep[i] &= not attempts.lost_at(request, instance, time_s)
+        keep[i] &= not attempts.lost_at(request, instance, time_s)
     return part.select(keep)
 
 
@@ -48,7 +47,8 @@ class _Attempts:
             self.losses[request].append((time_s, tokens))
         for kind in ("dispatch", "transfer", "lost"):
             concerned = rows[kind].select(np.isin(rows[kind].ints("request"), list(self.losses)))
-            for request, instance, time_s in _table(concerned, "request", "instance"):
+            begun = "start_s" if kind == "transfer" else "time_s"
+            for request, instance, time_s in _table(concerned, "request", "instance", begun):
                 self._turns[request, instance].append((time_s, kind != "lost"))
         for turns in self._turns.values():
             turns.sort()
@@ -66,5 +66,5 @@ class _Attempts:
         return before >= 0 and not turns[before][1]
 
 
-def _table(rows: Rows, first: str, second: str) -> Iterator[tuple[int, int, float]]:
-    return zip(rows.ints(first).tolist(), rows.ints(second).tolist(), rows.floats("time_s").tolist(), strict=True)
+def _table(rows: Rows, first: str, second: str, when: str = "time_s") -> Iterator[tuple[int, int, float]]:
+    return zip(rows.ints(first).tolist(), rows.ints(second).tolist(), rows.floats(when).tolist(), strict=True)

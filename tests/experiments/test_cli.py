@@ -175,7 +175,7 @@ def test_an_interrupt_exits_with_130_and_leaves_nothing(sent: signal.Signals, tm
         check=False,
     )
     assert answer.returncode == 130
-    assert answer.stderr == "error: interrupted; nothing half-written is left\n"
+    assert answer.stderr == "error: interrupted; no half-written result stands in its place\n"
     assert [path.name for path in tmp_path.iterdir() if path.name not in ("interrupting.py", "__pycache__")] == []
 
 

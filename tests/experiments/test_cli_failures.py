@@ -86,7 +86,10 @@ def test_an_interrupt_while_modules_are_imported_has_no_traceback(tmp_path: Path
         "sys.meta_path.insert(0, Interrupt())\n"
     )
     answer = semiflow(tmp_path, "policies", start=f"\n{interrupt}{ENTRY}")
-    assert (answer.returncode, answer.stderr) == (130, "error: interrupted; nothing half-written is left\n")
+    assert (answer.returncode, answer.stderr) == (
+        130,
+        "error: interrupted; no half-written result stands in its place\n",
+    )
 
 
 def test_a_defect_of_ours_is_not_the_gates_exit_code(tmp_path: Path) -> None:

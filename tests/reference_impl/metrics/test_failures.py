@@ -88,6 +88,31 @@ def test_what_the_front_door_says_of_them_counts_instead(make_run: MakeRun) -> N
     assert times(make_run, [*gone, *shown, lost(3), *again(3)]) == [1.1, 2.1, 3.1, 8.0, 9.0]
 
 
+def test_a_token_that_the_front_door_says_and_a_loss_counts_counts_once(make_run: MakeRun) -> None:
+    """The loss is stamped before the last token that it counts."""
+    gone = [event for event in FIRST if event.kind in ("arrive", "dispatch")]
+    shown = [Event(time_s, "token", 0, tokens=i) for i, time_s in enumerate([1.1, 2.1, 3.1], 1)]
+    assert times(make_run, [*gone, *shown, lost(3, 2.5), *again(3)]) == [1.1, 2.1, 3.1, 8.0, 9.0]
+
+
+def test_a_hand_over_that_ends_after_its_request_was_lost_there_brings_nothing(make_run: MakeRun) -> None:
+    first = [event for event in FIRST if event.kind != "run"]
+    late = [
+        Event(6.2, "transfer", 0, 1, "decode", 8, None, 1.0),
+        Event(6.3, "admit", 0, 1, "decode", 0),
+        Event(7.5, "run", None, 1, "decode", 0, 1, 6.4, 1, 7.5),
+        Event(7.6, "finish", 0, 1, tokens=2),
+    ]
+    anew = [
+        Event(7.0, "dispatch", 0, 0),
+        Event(7.1, "admit", 0, 0, tokens=0),
+        Event(8.0, "prefilled", 0, 0, tokens=2),
+        Event(9.0, "run", None, 0, "mixed", 0, 1, 8.0, 1, 9.0),
+        Event(9.0, "finish", 0, 0, tokens=3),
+    ]
+    assert times(make_run, [*first, lost(1, 6.0, 1), *late, *anew]) == [1.0, 8.0, 9.0]
+
+
 def test_a_request_may_be_lost_twice(make_run: MakeRun) -> None:
     second = [event for event in again(2) if event.kind != "finish"]
     third = [

@@ -114,6 +114,8 @@ class World:
             elif not held.waiting:
                 if number == PREFILL and not held.announced and held.generated + 1 < len(ANSWER):
                     found[f"{number} announces"] = partial(self.announce, number, held)
+                if held.announced:
+                    found[f"{number} stops"] = partial(self.step, number, held, "stop")
                 found[f"{number} yields"] = partial(self.step, number, held)
                 found[f"{number} refuses"] = partial(self.fail, number, held, retry=False)
                 if number == DECODE:
@@ -133,17 +135,17 @@ class World:
         held.announced = True
         self.job.prefilled(number, held.attempt, parcel(held.generated, early=True))
 
-    def step(self, number: int, held: Held) -> None:
+    def step(self, number: int, held: Held, stop: FinishReason | None = None) -> None:
         """A token; a prefill instance hands over unless it was the last."""
         position = held.generated
         held.generated += 1
-        last = held.generated == len(ANSWER)
+        last = stop is not None or held.generated == len(ANSWER)
         handing_over = number == PREFILL and not last
         if last:
             del self.held[number]
         held.waiting = handing_over
         token = SampledToken(7, ANSWER[position])
-        finish: FinishReason | None = "length" if last else None
+        finish: FinishReason | None = stop or ("length" if last else None)
         self.job.said(number, Tokens(7, held.attempt, position, (token,), finish), 2.0)
         if handing_over and self.held.get(number) is held:
             self.job.prefilled(number, held.attempt, parcel(position))
@@ -219,6 +221,7 @@ def test_every_order_of_events_gives_each_token_once_and_one_end() -> None:
     assert runs > 10_000
     assert ends == {
         "length",
+        "stop",
         "left",
         "503 rejected",
         "503 no_instance",
@@ -372,16 +375,7 @@ def test_a_puller_whose_early_failure_crosses_the_final_parcel_forgets_that() ->
 
 
 @pytest.mark.parametrize("path", [["0 announces"], ["0 announces", "choose 1"]], ids=["asking", "pulling"])
-def test_nobody_pulls_for_a_request_that_ends_with_its_first_token(path: list[str]) -> None:
-    world = follow("choose 0", *path)
-    del world.held[PREFILL]
-    world.job.said(PREFILL, Tokens(7, 1, 0, (SampledToken(7, 10),), "stop"), 2.0)
-    world.check()
-    assert world.ends == ["stop"]
-
-
-@pytest.mark.parametrize("path", [["0 announces"], ["0 announces", "choose 1"]], ids=["asking", "pulling"])
-@pytest.mark.parametrize("event", ["client leaves", "client has enough", "0 fails", "0 dies"])
+@pytest.mark.parametrize("event", ["client leaves", "client has enough", "0 stops", "0 fails", "0 dies"])
 def test_nobody_pulls_for_a_prefill_that_is_over(path: list[str], event: str) -> None:
     world = follow("choose 0", *path, event)
     assert world.held == {}

@@ -54,7 +54,7 @@ class Line(Channel):
         return [ready.parcel for progress in self.sent for ready in progress.ready]
 
     def adopted(self) -> list[tuple[int, int]]:
-        return [tuple(named) for progress in self.sent for named in progress.adopted]
+        return [(named.request_id, named.attempt) for progress in self.sent for named in progress.adopted]
 
 
 class Stage:
@@ -94,8 +94,11 @@ class Stage:
                 await asyncio.sleep(0.001)
 
 
+Staged = Callable[[Callable[[Stage], Awaitable[None]]], None]
+
+
 @pytest.fixture
-def staged() -> Iterator[Callable[[Callable[[Stage], Awaitable[None]]], None]]:
+def staged() -> Iterator[Staged]:
     """Run a test's body in an event loop, with a stage; in the end nothing is left of it."""
     name = f"test_server_{time.monotonic_ns()}_{next(_RUNS)}"
 
@@ -119,7 +122,7 @@ def is_empty(server: TaskServer) -> bool:
     return not (view.running_requests or view.waiting_requests or server.in_flight)
 
 
-def test_a_request_that_is_brought_anew_goes_on_from_what_its_client_has(staged: Any) -> None:
+def test_a_request_that_is_brought_anew_goes_on_from_what_its_client_has(staged: Staged) -> None:
     """The new connection is heard before the end of the old one."""
 
     @staged
@@ -140,7 +143,7 @@ def test_a_request_that_is_brought_anew_goes_on_from_what_its_client_has(staged:
 
 
 @pytest.mark.parametrize("word", [Cancel(0, None), End(0), Release(0)], ids=["cancel", "end", "release"])
-def test_the_last_words_over_an_old_connection_are_not_about_what_came_over_the_new_one(staged: Any, word: Any) -> None:
+def test_last_words_over_an_old_connection_are_not_about_what_came_over_the_new_one(staged: Staged, word: Any) -> None:
     @staged
     async def _(stage: Stage) -> None:
         server = await stage.add("colocated")
@@ -152,7 +155,7 @@ def test_the_last_words_over_an_old_connection_are_not_about_what_came_over_the_
         assert tuple(new.tokens()) == fake_tokens(PROMPT, 12)
 
 
-def test_a_hand_over_that_is_brought_anew_takes_the_place_of_the_one_before(staged: Any) -> None:
+def test_a_hand_over_that_is_brought_anew_takes_the_place_of_the_one_before(staged: Staged) -> None:
     @staged
     async def _(stage: Stage) -> None:
         sources = [await stage.add("prefill") for _ in range(2)]
@@ -172,7 +175,7 @@ def test_a_hand_over_that_is_brought_anew_takes_the_place_of_the_one_before(stag
         assert tuple(new.tokens()) == fake_tokens(PROMPT, 12)[1:]
 
 
-def test_an_early_parcel_and_its_final_one_are_one_hand_over(staged: Any) -> None:
+def test_an_early_parcel_and_its_final_one_are_one_hand_over(staged: Staged) -> None:
     @staged
     async def _(stage: Stage) -> None:
         source, target = await stage.add("prefill", 0.05, "layer"), await stage.add("decode", 0.002, "layer")
@@ -192,7 +195,7 @@ def test_an_early_parcel_and_its_final_one_are_one_hand_over(staged: Any) -> Non
 
 
 def test_kv_that_somebody_may_be_pulling_outlasts_the_connection_to_its_front_door(
-    staged: Any, monkeypatch: pytest.MonkeyPatch
+    staged: Staged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(task_server, "_PARTING_S", 0.05)
 
