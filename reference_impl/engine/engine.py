@@ -139,10 +139,10 @@ class Engine:
         for loop in self.loops:
             loop.executor.forget((live.request_id,))
 
-    def fail(self, reason: str, *, retry: bool) -> None:
-        """Give up every request that is here. Nothing is undone: the instance is of no use afterwards."""
+    def fail(self, reason: str) -> None:
+        """Give up every request that is here; none is to blame, each may go on elsewhere. Nothing is undone: the instance is of no use afterwards."""
         for request_id in (*self.lives, *(request.view.request_id for request in self._held)):
-            self.refuse(request_id, reason, retry=retry)
+            self.refuse(request_id, reason, retry=True)
         self.lives.clear()
         self._held.clear()
         self.failure = reason
@@ -170,7 +170,7 @@ class Engine:
         try:
             iteration = self.instance.plan(loop.lane, now_s)
         except PolicyError as error:
-            self.fail(str(error), retry=True)  # no request is to blame; elsewhere, or anew, the policy may not raise
+            self.fail(str(error))  # elsewhere, or anew, the policy may not raise
             return
         loop.asks = iteration is not None
         if self.instance.dropped:

@@ -105,6 +105,6 @@ class Running:
             loop.remove_reader(descriptor)
         if self._inbox is not None:
             self._inbox.fail(reason)
-        self.engine.fail(reason, retry=True)
+        self.engine.fail(reason)
         self._post.hide()
         self.crew.close()
