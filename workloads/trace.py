@@ -34,6 +34,12 @@ class Trace:
     session_id: tuple[str, ...] | None = None
     tenant: tuple[str, ...] | None = None
     slo_class: tuple[str, ...] | None = None
+    turn: NDArray[np.int32] | None = None
+    """Number of the request in its session, from 0 on (see workloads/sessions.py)."""
+    parent_row: NDArray[np.int64] | None = None
+    """Row of the request whose answer this one waited for, always an earlier one; -1 for none."""
+    think_s: NDArray[np.float64] | None = None
+    """The client's pause between that answer and this request; 0 without a parent."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """Provenance: source_url, sha256, licence, rows dropped, transformations applied. Text only."""
 

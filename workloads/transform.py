@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workloads import blocks, prefix, validate
+from workloads import blocks, prefix, sessions, validate
 from workloads.errors import TraceError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def settle_columns(trace: Trace) -> None:
         settled[column] = validate.label_column(trace.name, column, getattr(trace, column), requests)
     for column, values in settled.items():
         object.__setattr__(trace, column, values)
+    sessions.settle_columns(trace)
 
 
 def derive(trace: Trace, change: str | None, **columns: Any) -> Trace:
@@ -52,7 +53,10 @@ def derive(trace: Trace, change: str | None, **columns: Any) -> Trace:
 
 
 def take(trace: Trace, change: str, chosen: NDArray[np.int64], **columns: Any) -> Trace:
-    """The rows ``chosen``, in that order; ``columns`` replace fields after the choice."""
+    """The rows ``chosen``, in that order; ``columns`` replace fields after the choice.
+
+    A request whose parent is not chosen has none from then on.
+    """
     values: dict[str, Any] = {
         name: getattr(trace, name)[chosen] for name in ("arrival_s", "prompt_tokens", "output_tokens")
     }
@@ -60,6 +64,10 @@ def take(trace: Trace, change: str, chosen: NDArray[np.int64], **columns: Any) -
         column = getattr(trace, name)
         if column is not None:
             values[name] = tuple([column[row] for row in chosen.tolist()])
+    if np.all(np.diff(chosen) > 0):
+        values |= sessions.taken(trace, chosen)
+    else:  # copies in another order: each stands for itself
+        values |= dict.fromkeys(sessions.COLUMNS)
     return derive(trace, change, **values | columns)
 
 

@@ -2,7 +2,7 @@
 
 Columns: ``arrival_s`` (float64, seconds from the start of the trace), ``prompt_tokens``, ``output_tokens`` (integers);
 optional ``prefix_hash_ids`` or ``prefix_ids`` (lists of integers, chained), ``session_id``, ``user_id`` or ``tenant``,
-``slo_class``. File metadata: ``trace_name``, ``source_url``, ``source_sha256``, ``license``, ``arrival_reference``,
+``slo_class``, and ``turn``, ``parent_row``, ``think_s`` in files of ours. File metadata: ``trace_name``, ``source_url``, ``source_sha256``, ``license``, ``arrival_reference``,
 ``block_size_tokens``, ``hash_scope``. Files without a common clock (sessions, lengths only) are refused.
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workloads import sessions
 from workloads.errors import TraceError, shown
 from workloads.formats import arrow
 from workloads.formats.saved import OWN_KEY, read_notes
@@ -47,6 +48,8 @@ def parse(source: str, data: bytes, name: str, metadata: Mapping[str, str], inva
     notes = {key.decode(errors="replace"): value.decode(errors="replace") for key, value in _notes(table).items()}
     saved = read_notes(source, notes[OWN_KEY]) if OWN_KEY in notes else None
     raw = _rows(source, table)
+    if saved:
+        _add_sessions(raw, source, table)
     if raw.prefix_ids is not None:
         raw.block_tokens = saved.prefix_block_tokens if saved else _block_tokens(source, notes)
         _drop_long_ids(raw, raw.prefix_ids)
@@ -66,7 +69,9 @@ def _table(source: str, data: bytes) -> Table:
         file = pq.ParquetFile(pa.BufferReader(data))
         names = file.schema_arrow.names
         _refuse_other_kinds(source, names, file.schema_arrow.metadata or {})
-        table = file.read(columns=[column for column in names if column in (*_NEEDED, *_IDS, *_LABELS)])
+        table = file.read(
+            columns=[column for column in names if column in (*_NEEDED, *_IDS, *_LABELS, *sessions.COLUMNS)]
+        )
         table.validate(full=True)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -117,6 +122,21 @@ def _rows(source: str, table: Table) -> RawRows:
     raw.prefix_ids = None if ids is None else [request for row in kept.tolist() if (request := ids[row]) is not None]
     raw.labels = {column: [values[row] for row in kept.tolist()] for column, values in _label_columns(table).items()}
     return raw
+
+
+def _add_sessions(raw: RawRows, source: str, table: Table) -> None:
+    """Turns, parents and pauses of the rows that are left."""
+    kept = np.asarray(raw.label)
+    columns = {}
+    for column in sessions.COLUMNS:
+        if column in table.column_names:
+            values = _numbers(source, table, column)[kept]
+            if not np.isfinite(values).all() or (np.abs(values) >= _MAX_ID).any():
+                raise TraceError(f"{source}, column {column}: not all values are numbers; save the trace again")
+            columns[column] = values
+    raw.turn = columns["turn"].astype(np.int64) if "turn" in columns else None
+    raw.parent = columns["parent_row"].astype(np.int64) if "parent_row" in columns else None
+    raw.think_s = columns.get("think_s")
 
 
 def _note(raw: RawRows, column: str, allowed: str, bad: NDArray[np.bool_], values: list[Any]) -> None:
