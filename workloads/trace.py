@@ -99,6 +99,10 @@ class Trace:
         """Prefix ids for blocks of another size where that is exact (see workloads/blocks.py)."""
         return transform.with_block_tokens(self, block_tokens)
 
+    def with_slo_classes(self, class_of: Mapping[str, str]) -> Trace:
+        """Requests of each tenant in the SLO class that ``class_of`` names for it."""
+        return transform.with_slo_classes(self, class_of)
+
     def spread_ties(self, period_s: float, rng: np.random.Generator) -> Trace:
         """Requests recorded at one time spread evenly at random over the ``period_s`` that follow it.
 

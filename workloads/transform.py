@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -131,6 +132,24 @@ def with_block_tokens(trace: Trace, block_tokens: int) -> Trace:
     ids = blocks.convert(trace.name, trace.prefix_ids, trace.prompt_tokens, trace.prefix_block_tokens, block_tokens)
     change = f"with_block_tokens({block_tokens}) from {trace.prefix_block_tokens}"
     return derive(trace, change, prefix_ids=ids, prefix_block_tokens=block_tokens)
+
+
+def with_slo_classes(trace: Trace, class_of: Mapping[str, str]) -> Trace:
+    """Requests of each tenant in the SLO class that ``class_of`` names; other tenants keep theirs, if any.
+
+    Refused for a trace without tenants and for tenants that it does not have.
+    """
+    if trace.tenant is None:
+        raise TraceError(f"{trace.name}: no tenants to give SLO classes to")
+    unknown = sorted(set(class_of) - set(trace.tenant))
+    if unknown:
+        known = sorted(set(trace.tenant))
+        shown = ", ".join(known[:8]) + (f", ... ({len(known)})" if len(known) > 8 else "")
+        raise TraceError(f"{trace.name}: no tenant {unknown[0]!r} (allowed: {shown})")
+    own = trace.slo_class or ("",) * len(trace)
+    classes = tuple(class_of.get(tenant, old) for tenant, old in zip(trace.tenant, own, strict=True))
+    stated = ", ".join(f"{tenant}={name}" for tenant, name in class_of.items())
+    return derive(trace, f"with_slo_classes({stated})", slo_class=classes)
 
 
 def check_count(trace: Trace, what: str, value: int, low: int, high: int | None) -> None:
