@@ -1,7 +1,7 @@
 """Write a trace as Mooncake's JSONL, which vLLM, SGLang, AIPerf, GuideLLM and Dynamo read.
 
 Milliseconds, whole where they are; one id per block of every prompt. Blocks without an id here were never shared: they
-get ids that occur once. The format has no place for sessions, tenants and classes: :func:`lost` says which are left out.
+get ids that occur once. The format has no place for sessions, tenants and classes: :func:`lost` names those left out.
 """
 
 from __future__ import annotations

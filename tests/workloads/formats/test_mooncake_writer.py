@@ -38,9 +38,7 @@ def test_whole_milliseconds_are_whole_numbers(tmp_path: Path) -> None:
 
 
 def test_another_block_size_is_refused_with_the_remedies(small_trace: Trace, tmp_path: Path) -> None:
-    with pytest.raises(
-        TraceError, match=r"prefix ids of 4 tokens \(allowed: 512\); convert them \(--block-tokens 512\)"
-    ):
+    with pytest.raises(TraceError, match=r"prefix ids of 4 tokens \(allowed: 512\); convert .*--block-tokens 512"):
         write(small_trace, tmp_path / "t.jsonl")
     assert list(tmp_path.iterdir()) == []
 
