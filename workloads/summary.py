@@ -84,4 +84,5 @@ def reuse_so_far(trace: Trace) -> NDArray[np.float64]:
         hits[row] = sum(block in seen for block in ids)
         seen.update(ids)
     blocks = np.cumsum([len(ids) for ids in trace.prefix_ids])
-    return np.cumsum(hits) / np.maximum(blocks, 1)
+    shares: NDArray[np.float64] = np.cumsum(hits) / np.maximum(blocks, 1)
+    return shares

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from workloads.trace import Trace
 
 _PERCENTILES = (50, 90, 99)
+_TOLD = ("interarrival_cv", "prefix_hit_ratio")
 
 
 def facts(trace: Trace) -> dict[str, Any]:
@@ -19,7 +20,7 @@ def facts(trace: Trace) -> dict[str, Any]:
     from workloads import sessions, summary
 
     numbers = summary.describe(trace)
-    told = {key: numbers[key] for key in ("interarrival_cv", "prefix_hit_ratio") if key in numbers}
+    told: dict[str, Any] = {key: numbers[key] for key in _TOLD if key in numbers}
     return {
         "name": trace.name,
         "requests": len(trace),

@@ -46,6 +46,7 @@ def convert(
     """Write a trace in another format, its blocks in another size, its lengths with arrivals."""
     from workloads.catalog import open_trace
     from workloads.formats import mooncake_writer
+    from workloads.formats.mooncake import BLOCK_TOKENS
     from workloads.storage import save
 
     check_invalid(invalid)
@@ -58,7 +59,7 @@ def convert(
     if out.suffix == ".parquet":
         save(trace, out)
     else:
-        mooncake_writer.write(trace, out, block_tokens or mooncake_writer.BLOCK_TOKENS)
+        mooncake_writer.write(trace, out, block_tokens or BLOCK_TOKENS)
         lost = mooncake_writer.lost(trace)
         told |= {"left out": f"{', '.join(lost)} (Mooncake's format has no place for them)"} if lost else {}
     typer.echo(as_text({**told, **facts(trace)}))

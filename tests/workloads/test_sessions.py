@@ -51,7 +51,9 @@ def test_a_cut_trace_keeps_the_parents_that_are_left(small_trace: Trace) -> None
 
 def test_copies_in_another_order_stand_for_themselves(small_trace: Trace) -> None:
     copies = small_trace.bootstrap(20, 2.0, np.random.default_rng(0))
-    assert copies.turn is copies.parent_row is copies.think_s is None
+    assert copies.turn is None
+    assert copies.parent_row is None
+    assert copies.think_s is None
 
 
 def test_new_times_keep_the_turns(small_trace: Trace) -> None:

@@ -152,7 +152,7 @@ def _times_s(stretch: Stretch, rng: np.random.Generator) -> NDArray[np.float64]:
 
 def _stretches(rates: bytes, window_s: tuple[float, float]) -> Iterator[Stretch]:
     """The rows with traffic inside the window. A row lasts until the next; the last as long as the one before."""
-    rows = []
+    rows: list[tuple[float, float, str, float, int]] = []
     for number, line in enumerate(rates.decode(errors="replace").split("\n"), start=1):
         cells = line.strip().split(",")
         if cells == [""]:

@@ -97,7 +97,8 @@ def _starts(source: str, sessions: int, reading: Reading) -> list[float]:
         )
     rng = np.random.default_rng(reading.seed)
     gaps = rng.exponential(1.0 / reading.sessions_per_s, size=sessions)
-    return np.cumsum(gaps).tolist()
+    starts: list[float] = np.cumsum(gaps).tolist()
+    return starts
 
 
 class _Sessions:

@@ -21,7 +21,8 @@ def test_the_first_files_count_from_their_first_row() -> None:
     trace = read(FIRST, "5,ChatGPT,472,18,490,Conversation log", "45,ChatGPT,1087,230,1317,API log")
     assert trace.arrival_s.tolist() == [0.0, 40.0]
     assert (trace.prompt_tokens.tolist(), trace.output_tokens.tolist()) == ([472, 1087], [18, 230])
-    assert trace.session_id is trace.parent_row is None
+    assert trace.session_id is None
+    assert trace.parent_row is None
 
 
 def test_columns_are_found_by_name_and_numbers_of_pandas_are_read() -> None:

@@ -61,7 +61,7 @@ def test_sessions_start_at_a_stated_rate_and_share_no_ids(packed: str) -> None:
     trace = parse_bytes(name, data, reading=Reading(sessions_per_s=0.1, seed=1))
     assert len(trace) == 5
     assert "Poisson, 0.1 sessions/s" in trace.metadata["session_starts"]
-    ids = {name: set() for name in ("a", "b")}
+    ids: dict[str, set[int]] = {name: set() for name in ("a", "b")}
     for label, chain in zip(trace.session_id or (), trace.prefix_ids or (), strict=True):
         ids[label[0]].update(chain)
     assert not ids["a"] & ids["b"]
