@@ -55,7 +55,7 @@ def convert(
     reading = _reading(arrivals, session_rate, window, read_blocks, seed)
     trace = open_trace(source, invalid, reading)  # type: ignore[arg-type]  # mypy does not narrow by `in`
     trace = _changed(trace, block_tokens, classes)
-    told: dict[str, Any] = {"file": str(out)}
+    told: dict[str, Any] = {"written": str(out)}
     if out.suffix == ".parquet":
         save(trace, out)
     else:
@@ -84,7 +84,7 @@ def fetch(
         raise StoppedEarlyError("interrupted; what has arrived is kept, the same command goes on from there") from error
     if wanted.source_sha256 is None:
         typer.echo(as_text({"sha256 found": fetched.sha256}))
-    typer.echo(as_text({"source": str(fetched.source), "file": str(fetched.converted), **facts(fetched.trace)}))
+    typer.echo(as_text({"source": str(fetched.source), "written": str(fetched.converted), **facts(fetched.trace)}))
 
 
 def _check_out(out: Path, force: bool) -> None:

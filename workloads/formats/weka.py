@@ -69,7 +69,7 @@ def parse_many(
         columns.prefix_ids.append(turn.ids)
         columns.add_turn(turn.session, turn.turn, turn.parent, turn.think_s)
     raw = RawRows(source, row_word="request", source_columns=_COLUMNS, block_tokens=sessions.block_tokens)
-    notes = {"turns": _PAUSES, "sessions": str(len(documents))}
+    notes = {"turns": _PAUSES, "root_sessions": str(len(documents))}
     if len(documents) > 1:
         notes["session_starts"] = f"not recorded; Poisson, {reading.sessions_per_s} sessions/s, seed {reading.seed}"
     return settle(columns.raw(raw), name, {**metadata, **notes}, invalid)
