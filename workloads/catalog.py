@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from workloads.errors import TraceError, shown
-from workloads.formats import Invalid, open_file, parse_bytes
+from workloads.formats import AS_IT_IS, Invalid, Reading, open_file, parse_bytes
 from workloads.formats.source import decompress, read_bytes
 from workloads.settle import check_invalid
 from workloads.synthetic import bundled
@@ -54,11 +54,19 @@ class CatalogEntry:
 
     def file_names(self) -> tuple[str, ...]:
         """The names under which the trace may lie in a folder, best first."""
-        source = self.url.rsplit("/", 1)[-1]
+        source = self.source_name()
         names = [self.file or f"{self.name}.parquet"]
         if self.source_is_readable:
-            names += [source, f"{source}.gz"]
+            names += [self.converted_name(), source, f"{source}.gz"]
         return tuple(names)
+
+    def source_name(self) -> str:
+        """The name of the file behind ``url``."""
+        return self.url.rsplit("/", 1)[-1]
+
+    def converted_name(self) -> str:
+        """The name of the file that :mod:`workloads.fetch` makes of it."""
+        return f"{self.name}.semiflow.parquet"
 
 
 @cache
@@ -90,8 +98,12 @@ def folders() -> tuple[Path, ...]:
         if not os.path.isabs(traces):
             raise TraceError(f"{TRACES_VARIABLE}={traces!r} (allowed: an absolute path of a folder)")
         found.append(Path(traces))
-    found.append(Path(os.environ.get(CACHE_VARIABLE) or os.path.expanduser("~/.cache/semiflow/traces")))
-    return tuple(found)
+    return (*found, cache_folder())
+
+
+def cache_folder() -> Path:
+    """Where fetched traces are kept."""
+    return Path(os.environ.get(CACHE_VARIABLE) or os.path.expanduser("~/.cache/semiflow/traces"))
 
 
 def find(wanted: CatalogEntry) -> Path | None:
@@ -103,36 +115,58 @@ def find(wanted: CatalogEntry) -> Path | None:
     return None
 
 
-def open_trace(name_or_path: str | os.PathLike[str], invalid: Invalid = "error") -> Trace:
+def open_trace(name_or_path: str | os.PathLike[str], invalid: Invalid = "error", reading: Reading = AS_IT_IS) -> Trace:
     """A trace by path, by catalogue name, or generated: ``bundled:NAME[:rate_rps=..,requests=..,seed=..]``.
 
-    ``invalid`` as in :func:`workloads.formats.open_file`. A named trace must have the published checksum. Raises
-    TraceError, which for a trace that is not at hand says where to get it and which folders were looked at.
+    ``invalid`` and ``reading`` as in :func:`workloads.formats.open_file`. A named trace must have the published
+    checksum. Raises TraceError, which for a trace that is not at hand says where to get it and where it was looked for.
     """
     check_invalid(invalid)
     text = os.fspath(name_or_path)
     if text.startswith(bundled.PREFIX):
         return bundled.open_bundled(text)
     if os.path.isfile(text):
-        return open_file(text, invalid)
+        return open_file(text, invalid, reading)
     if isinstance(name_or_path, os.PathLike) or _looks_like_a_path(text):
         raise TraceError(f"{text}: not a file")
-    return _open_entry(entry(text), invalid)
+    return _open_entry(entry(text), invalid, reading)
 
 
 def _looks_like_a_path(text: str) -> bool:
     return os.sep in text or text.endswith((".parquet", ".csv", ".jsonl", ".json", ".gz"))
 
 
-def _open_entry(wanted: CatalogEntry, invalid: Invalid) -> Trace:
+def _open_entry(wanted: CatalogEntry, invalid: Invalid, reading: Reading) -> Trace:
     if wanted.unsupported:
         raise TraceError(f"{wanted.name} cannot be opened yet: {wanted.unsupported}")
     path = find(wanted)
     if path is None:
         raise TraceError(_not_at_hand(wanted))
+    if path.name == wanted.converted_name():
+        return _open_converted(wanted, path, invalid)
+    return open_source(wanted, path, invalid, reading)
+
+
+def _open_converted(wanted: CatalogEntry, path: Path, invalid: Invalid) -> Trace:
+    """What :mod:`workloads.fetch` made, if it is of the published file and nothing was left out unasked."""
+    trace = open_file(path, invalid)
+    found = trace.metadata.get("source_sha256")
+    if wanted.source_sha256 is not None and found != wanted.source_sha256:
+        raise TraceError(f"{path}: made of a file with sha256 {found}, not {wanted.source_sha256}: fetch it again")
+    dropped = trace.metadata.get("rows_dropped", "0")
+    if invalid == "error" and dropped != "0":
+        rows = trace.metadata.get("rows", "its")
+        raise TraceError(
+            f"{wanted.name}: {dropped} of {rows} rows were dropped when it was fetched; say --invalid drop"
+        )
+    return trace
+
+
+def open_source(wanted: CatalogEntry, path: Path, invalid: Invalid, reading: Reading = AS_IT_IS) -> Trace:
+    """The trace ``wanted`` in the file ``path``, which must have its published checksum. Raises TraceError."""
     raw = read_bytes(path)
     _check_sum(wanted, path, raw)
-    trace = parse_bytes(path.name, raw, invalid)
+    trace = parse_bytes(path.name, raw, invalid, reading)
     is_source = path.name != wanted.file_names()[0]
     if is_source and wanted.source_window_s is not None:
         trace = trace.window(0.0, wanted.source_window_s)
@@ -157,8 +191,11 @@ def _not_at_hand(wanted: CatalogEntry) -> str:
     looked = ", ".join(map(str, folders()))
     names = " or ".join(wanted.file_names())
     checksum = f", sha256 {wanted.source_sha256}" if wanted.source_sha256 else ""
-    put = "put it there" if wanted.source_is_readable else "convert it to the shared parquet format"
+    if wanted.source_is_readable:
+        get = f"Get it by `semiflow workloads fetch {wanted.name}`, or put it there"
+    else:
+        get = "Convert it to the shared parquet format and put it there"
     return (
-        f"{wanted.name} is not at hand: looked in {looked} for {names}{variable}. "
-        f"Get it from {wanted.url} (licence {wanted.licence}{checksum}) and {put}"
+        f"{wanted.name} is not at hand: looked in {looked} for {names}{variable}. {get}: "
+        f"{wanted.url} (licence {wanted.licence}{checksum})"
     )

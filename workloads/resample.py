@@ -90,7 +90,10 @@ def _stretches(
 
 
 def _take_copies(trace: Trace, change: str, drawn: NDArray[np.int64], arrivals: NDArray[np.float64]) -> Trace:
-    """The rows ``drawn``, some more than once: copies of a request are different requests with a common past."""
+    """The rows ``drawn``, some more than once: copies of a request are different requests with a common past.
+
+    Copies stand for themselves: who followed whom in a session is given up (:func:`workloads.transform.take`).
+    """
     columns: dict[str, Any] = {"arrival_s": arrivals}
     copy = _copy_numbers(drawn) if trace.prefix_ids is not None or trace.session_id is not None else []
     if trace.prefix_ids is not None:

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from workloads import prefix
+from workloads import prefix, sessions
 from workloads.errors import TraceError, refusal, shown
 from workloads.trace import Trace
 from workloads.validate import MAX_TOKENS, TOKENS_ALLOWED
@@ -59,6 +59,10 @@ class RawRows:
     prefix_ids: list[tuple[int, ...]] | None = None
     labels: dict[str, list[str]] = field(default_factory=dict)
     """session_id, tenant, slo_class where the file has them."""
+    turn: list[int] | NDArray[np.int64] | None = None
+    parent: list[int] | NDArray[np.int64] | None = None
+    """Per row the label of its parent, -1 for none. A parent that is not kept leaves its followers without one."""
+    think_s: list[float] | NDArray[np.float64] | None = None
     problems: list[Problem] = field(default_factory=list)
     counted: bool = True
     """Whether the number of rows goes into the metadata even where none is invalid."""
@@ -72,6 +76,12 @@ class RawRows:
         if self.prefix_ids is not None:
             self.prefix_ids = [self.prefix_ids[row] for row in rows.tolist()]
         self.labels = {column: [values[row] for row in rows.tolist()] for column, values in self.labels.items()}
+        if self.turn is not None:
+            self.turn = np.asarray(self.turn, dtype=np.int64)[rows]
+        if self.parent is not None:
+            self.parent = np.asarray(self.parent, dtype=np.int64)[rows]
+        if self.think_s is not None:
+            self.think_s = np.asarray(self.think_s, dtype=np.float64)[rows]
 
 
 def check_invalid(invalid: str) -> None:
@@ -92,6 +102,7 @@ def settle(raw: RawRows, name: str, metadata: Mapping[str, str], invalid: Invali
     arrivals = np.asarray(raw.arrival_s, dtype=np.float64)
     if len(arrivals) == 0:
         raise TraceError(f"{_refuse(raw, problems, total)}; dropping them leaves none")
+    parents, think_s, orphans = _parents(raw)
     return Trace(
         name=name,
         arrival_s=arrivals if raw.from_zero else arrivals - arrivals[0],
@@ -99,9 +110,40 @@ def settle(raw: RawRows, name: str, metadata: Mapping[str, str], invalid: Invali
         output_tokens=np.asarray(raw.output_tokens),
         prefix_ids=None if raw.prefix_ids is None else tuple(raw.prefix_ids),
         prefix_block_tokens=raw.block_tokens,
-        metadata=dict(metadata) | _count(raw, problems, total),
+        metadata=dict(metadata) | _count(raw, problems, total) | orphans,
+        turn=None if raw.turn is None else np.asarray(raw.turn),
+        parent_row=parents,
+        think_s=think_s,
         **{column: tuple(values) for column, values in raw.labels.items()},
     )
+
+
+class _Parents(NamedTuple):
+    rows: NDArray[np.int64] | None
+    think_s: NDArray[np.float64] | None
+    notes: dict[str, str]
+
+
+def _parents(raw: RawRows) -> _Parents:
+    """Parents as rows, and what is to be said of those that are missing: their followers begin anew."""
+    if raw.parent is None:
+        return _Parents(None, None, {})
+    place = {label: row for row, label in enumerate(np.asarray(raw.label).tolist())}
+    wanted = np.asarray(raw.parent, dtype=np.int64)
+    rows = np.array([place.get(label, sessions.NO_PARENT) for label in wanted.tolist()], dtype=np.int64)
+    rows[rows >= np.arange(len(rows))] = sessions.NO_PARENT  # at one time, or later: nothing to wait for
+    missing = np.flatnonzero((wanted != sessions.NO_PARENT) & (rows == sessions.NO_PARENT))
+    think_s = None
+    if raw.think_s is not None:
+        think_s = np.where(rows == sessions.NO_PARENT, 0.0, np.asarray(raw.think_s, dtype=np.float64))
+    if missing.size == 0:
+        return _Parents(rows, think_s, {})
+    first = int(missing[0])
+    text = (
+        f"{missing.size} turns follow a request that is not in this trace (first: {raw.row_word} "
+        f"{np.asarray(raw.label)[first]}); they stand for themselves"
+    )
+    return _Parents(rows, think_s, {"missing_parents": text})
 
 
 def _count(raw: RawRows, problems: list[Problem], total: int) -> dict[str, str]:

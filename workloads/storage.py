@@ -65,5 +65,9 @@ def _table(trace: Trace) -> Any:  # Any: pyarrow ships no types
         values = getattr(trace, label)
         if values is not None:
             columns[label] = pa.array(values, type=pa.string())
+    for name, arrow_type in (("turn", pa.int32()), ("parent_row", pa.int64()), ("think_s", pa.float64())):
+        column = getattr(trace, name)
+        if column is not None:
+            columns[name] = to_arrow(column, arrow_type)
     table = pa.Table.from_arrays(list(columns.values()), names=list(columns))
     return table.replace_schema_metadata({OWN_KEY: write_notes(trace)})

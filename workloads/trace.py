@@ -34,6 +34,12 @@ class Trace:
     session_id: tuple[str, ...] | None = None
     tenant: tuple[str, ...] | None = None
     slo_class: tuple[str, ...] | None = None
+    turn: NDArray[np.int32] | None = None
+    """Number of the request in its session, from 0 on (see workloads/sessions.py)."""
+    parent_row: NDArray[np.int64] | None = None
+    """Row of the request whose answer this one waited for, always an earlier one; -1 for none."""
+    think_s: NDArray[np.float64] | None = None
+    """The client's pause between that answer and this request; 0 without a parent."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """Provenance: source_url, sha256, licence, rows dropped, transformations applied. Text only."""
 
@@ -92,6 +98,10 @@ class Trace:
     def with_block_tokens(self, block_tokens: int) -> Trace:
         """Prefix ids for blocks of another size where that is exact (see workloads/blocks.py)."""
         return transform.with_block_tokens(self, block_tokens)
+
+    def with_slo_classes(self, class_of: Mapping[str, str]) -> Trace:
+        """Requests of each tenant in the SLO class that ``class_of`` names for it."""
+        return transform.with_slo_classes(self, class_of)
 
     def spread_ties(self, period_s: float, rng: np.random.Generator) -> Trace:
         """Requests recorded at one time spread evenly at random over the ``period_s`` that follow it.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from workloads import blocks, prefix, validate
+from workloads import blocks, prefix, sessions, validate
 from workloads.errors import TraceError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def settle_columns(trace: Trace) -> None:
         settled[column] = validate.label_column(trace.name, column, getattr(trace, column), requests)
     for column, values in settled.items():
         object.__setattr__(trace, column, values)
+    sessions.settle_columns(trace)
 
 
 def derive(trace: Trace, change: str | None, **columns: Any) -> Trace:
@@ -52,7 +54,10 @@ def derive(trace: Trace, change: str | None, **columns: Any) -> Trace:
 
 
 def take(trace: Trace, change: str, chosen: NDArray[np.int64], **columns: Any) -> Trace:
-    """The rows ``chosen``, in that order; ``columns`` replace fields after the choice."""
+    """The rows ``chosen``, in that order; ``columns`` replace fields after the choice.
+
+    A request whose parent is not chosen has none from then on.
+    """
     values: dict[str, Any] = {
         name: getattr(trace, name)[chosen] for name in ("arrival_s", "prompt_tokens", "output_tokens")
     }
@@ -60,6 +65,10 @@ def take(trace: Trace, change: str, chosen: NDArray[np.int64], **columns: Any) -
         column = getattr(trace, name)
         if column is not None:
             values[name] = tuple([column[row] for row in chosen.tolist()])
+    if np.all(np.diff(chosen) > 0):
+        values |= sessions.taken(trace, chosen)
+    else:  # copies in another order: each stands for itself
+        values |= dict.fromkeys(sessions.COLUMNS)
     return derive(trace, change, **values | columns)
 
 
@@ -123,6 +132,24 @@ def with_block_tokens(trace: Trace, block_tokens: int) -> Trace:
     ids = blocks.convert(trace.name, trace.prefix_ids, trace.prompt_tokens, trace.prefix_block_tokens, block_tokens)
     change = f"with_block_tokens({block_tokens}) from {trace.prefix_block_tokens}"
     return derive(trace, change, prefix_ids=ids, prefix_block_tokens=block_tokens)
+
+
+def with_slo_classes(trace: Trace, class_of: Mapping[str, str]) -> Trace:
+    """Requests of each tenant in the SLO class that ``class_of`` names; other tenants keep theirs, if any.
+
+    Refused for a trace without tenants and for tenants that it does not have.
+    """
+    if trace.tenant is None:
+        raise TraceError(f"{trace.name}: no tenants to give SLO classes to")
+    unknown = sorted(set(class_of) - set(trace.tenant))
+    if unknown:
+        known = sorted(set(trace.tenant))
+        shown = ", ".join(known[:8]) + (f", ... ({len(known)})" if len(known) > 8 else "")
+        raise TraceError(f"{trace.name}: no tenant {unknown[0]!r} (allowed: {shown})")
+    own = trace.slo_class or ("",) * len(trace)
+    classes = tuple(class_of.get(tenant, old) for tenant, old in zip(trace.tenant, own, strict=True))
+    stated = ", ".join(f"{tenant}={name}" for tenant, name in class_of.items())
+    return derive(trace, f"with_slo_classes({stated})", slo_class=classes)
 
 
 def check_count(trace: Trace, what: str, value: int, low: int, high: int | None) -> None:

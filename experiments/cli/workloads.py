@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
+from experiments.cli.workload_facts import as_text, check_invalid, facts
+from experiments.cli.workload_files import convert, fetch
 from experiments.config_base import ConfigError
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from workloads.trace import Trace
-
 workloads = typer.Typer(help="List, look at and generate workloads.", no_args_is_help=True)
+_PROMPT, _OUTPUT = "lognormal:mean_tokens=250,sigma=1.0", "lognormal:mean_tokens=200,sigma=0.8"
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")]
-_PERCENTILES = (50, 90, 99)
 
 
 @workloads.command("list")
@@ -40,15 +37,33 @@ def show(
     invalid: Annotated[
         str, typer.Option(metavar="error|drop", help="Rows that no system can have produced.")
     ] = "error",
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png|svg", help="Draw it, too.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
     json_: Json = False,
 ) -> None:
-    """Size, rate, lengths and provenance of a workload."""
+    """Size, rate, lengths, burstiness, reuse, sessions and provenance of a workload; with --plot also as a picture."""
     from workloads.catalog import open_trace
 
-    if invalid not in ("error", "drop"):
-        raise ConfigError(f"--invalid: {invalid!r} is not allowed; write error or drop")
-    facts = _facts(open_trace(trace, invalid=invalid))  # type: ignore[arg-type]  # mypy does not narrow by `in`
-    typer.echo(json.dumps(facts, indent=2) if json_ else _as_text(facts))
+    check_invalid(invalid)
+    if plot is not None:
+        _check_picture(plot, force)
+    opened = open_trace(trace, invalid=invalid)  # type: ignore[arg-type]  # mypy does not narrow by `in`
+    told = facts(opened)
+    if plot is not None:
+        from experiments.report.traffic import draw
+
+        draw(opened, plot)
+        told = {**told, "picture": str(plot)}
+    typer.echo(json.dumps(told, indent=2) if json_ else as_text(told))
+
+
+def _check_picture(plot: Path, force: bool) -> None:
+    if plot.suffix not in (".png", ".svg"):
+        raise ConfigError(f"--plot {plot}: pictures are written as .png or .svg")
+    if plot.exists() and not force:
+        raise ConfigError(f"{plot}: exists already; choose another name or overwrite it with --force")
+    if not plot.parent.is_dir():
+        raise ConfigError(f"--plot {plot}: there is no folder {plot.parent}")
 
 
 class _SynthCommand(TyperCommand):
@@ -64,10 +79,12 @@ def _synthetic_kinds() -> str:
     from workloads.synthetic.build import forms, keys
     from workloads.synthetic.lengths import LENGTHS, shipped_tables
     from workloads.synthetic.prefixes import SharedPrefix
+    from workloads.synthetic.scenario import FORMS
 
     paragraphs = [
         *(f"--arrivals {form}" for form in forms(ARRIVALS)),
         *(f"--prompt, --output {form}" for form in forms(LENGTHS)),
+        f"--scenario {FORMS}",
         f"--prefix {keys(SharedPrefix)}",
         f"Tables: {', '.join(shipped_tables())}",
     ]
@@ -79,15 +96,16 @@ def synth(
     out: Annotated[Path, typer.Option(metavar="FILE.parquet", help="Where to write it.")],
     requests: Annotated[int, typer.Option(help="How many.")] = 1000,
     arrivals: Annotated[str, typer.Option(metavar="KIND:KEY=VALUE,...")] = "poisson:rate_rps=4",
-    prompt: Annotated[str, typer.Option(metavar="KIND:KEY=VALUE,...")] = "lognormal:mean_tokens=250,sigma=1.0",
-    output: Annotated[str, typer.Option(metavar="KIND:KEY=VALUE,...")] = "lognormal:mean_tokens=200,sigma=0.8",
+    prompt: Annotated[str | None, typer.Option(metavar="KIND:KEY=VALUE,...")] = None,
+    output: Annotated[str | None, typer.Option(metavar="KIND:KEY=VALUE,...")] = None,
+    scenario: Annotated[str | None, typer.Option(metavar="TEXT", help="Lengths as genai-bench writes them.")] = None,
     prefix: Annotated[str | None, typer.Option(metavar="KEY=VALUE,...", help="Shared prefixes.")] = None,
     seed: Annotated[int, typer.Option(help="Same description and seed, same trace.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
 ) -> None:
     """Generate a workload: arrival process x prompt lengths x output lengths x shared prefixes.
 
-    The kinds and their keys are listed below.
+    The kinds and their keys are listed below. Without lengths: prompts of 250 and outputs of 200 tokens on average.
     """
     from workloads.storage import save
     from workloads.synthetic import SyntheticSpec, synthesise
@@ -96,10 +114,13 @@ def synth(
         raise ConfigError(f"--out {out}: workloads are written as parquet; name it {out.with_suffix('.parquet').name}")
     if out.exists() and not force:
         raise ConfigError(f"{out}: exists already; choose another name or overwrite it with --force")
-    parts = {"requests": requests, "arrivals": arrivals, "prompt": prompt, "output": output}
-    trace = synthesise(SyntheticSpec.from_mapping(parts if prefix is None else {**parts, "prefix": prefix}), seed)
+    given = {"prompt": prompt, "output": output, "scenario": scenario, "prefix": prefix}
+    parts = {key: value for key, value in given.items() if value is not None}
+    lengths = {} if scenario is not None else {"prompt": _PROMPT, "output": _OUTPUT}
+    values = {"requests": requests, "arrivals": arrivals, **lengths, **parts}
+    trace = synthesise(SyntheticSpec.from_mapping(values), seed)
     save(trace, out)
-    typer.echo(_as_text({"file": str(out), **_facts(trace)}))
+    typer.echo(as_text({"file": str(out), **facts(trace)}))
 
 
 def _bundled() -> list[dict[str, str]]:
@@ -122,33 +143,5 @@ def _catalogue() -> list[dict[str, str]]:
     return listed
 
 
-def _facts(trace: Trace) -> dict[str, Any]:
-    return {
-        "name": trace.name,
-        "requests": len(trace),
-        "duration_s": trace.duration_s,
-        "mean_rate_rps": trace.mean_rate_rps,
-        "prompt_tokens": _spread(trace.prompt_tokens),
-        "output_tokens": _spread(trace.output_tokens),
-        "prefix_block_tokens": trace.prefix_block_tokens,
-        "metadata": dict(trace.metadata),
-    }
-
-
-def _spread(column: NDArray[Any]) -> dict[str, float]:
-    import numpy as np
-
-    percentiles = {f"p{p}": float(v) for p, v in zip(_PERCENTILES, np.percentile(column, _PERCENTILES), strict=True)}
-    return {"mean": float(column.mean()), **percentiles, "max": float(column.max())}
-
-
-def _as_text(facts: dict[str, Any]) -> str:
-    lines = []
-    for key, value in facts.items():
-        if isinstance(value, dict) and key != "metadata":
-            value = "  ".join(f"{name} {number:.6g}" for name, number in value.items())
-        if key == "metadata":
-            lines += [f"{name:<20} {text}" for name, text in value.items()]
-        elif value is not None:
-            lines.append(f"{key:<20} {value:.6g}" if isinstance(value, float) else f"{key:<20} {value}")
-    return "\n".join(lines)
+workloads.command("convert")(convert)
+workloads.command("fetch")(fetch)

@@ -26,6 +26,9 @@ def small_trace() -> Trace:
         session_id=("a", "b", "a", "c", "a", "d"),
         tenant=("x", "x", "y", "y", "x", "x"),
         slo_class=("chat",) * 6,
+        turn=np.array([0, 0, 1, 0, 2, 0]),
+        parent_row=np.array([-1, -1, 0, -1, 2, -1]),
+        think_s=np.array([0.0, 0.0, 0.5, 0.0, 1.25, 0.0]),
         metadata={"licence": "none"},
     )
 

@@ -73,7 +73,7 @@ def test_a_relative_traces_folder_is_refused(no_traces: Path, monkeypatch: pytes
         ("/", "not a file"),
         ("sharegpt_lengths", "cannot be opened yet: lengths without arrival times"),
         ("agentic_coding_cc", "cannot be opened yet: closed-loop sessions"),
-        ("burstgpt_1", "cannot be opened yet: no reader"),
+        ("burstgpt_1", r"not at hand: .*semiflow workloads fetch burstgpt_1.*sha256 4bb37836"),
     ],
 )
 def test_a_name_that_cannot_be_opened_is_explained(no_traces: Path, name: str, message: str) -> None:

@@ -91,3 +91,11 @@ def test_a_transformation_that_makes_no_sense_is_refused(
 ) -> None:
     with pytest.raises(TraceError, match=message):
         change(small_trace)
+
+
+def test_tenants_get_their_slo_classes(small_trace: Trace) -> None:
+    trace = small_trace.with_slo_classes({"y": "batch"})
+    assert trace.slo_class == ("chat", "chat", "batch", "batch", "chat", "chat")
+    assert trace.metadata["transformations"] == "with_slo_classes(y=batch)"
+    with pytest.raises(TraceError, match=r"no tenant 'z' \(allowed: x, y\)"):
+        small_trace.with_slo_classes({"z": "batch"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from workloads.settle import BadRow
@@ -43,3 +44,15 @@ def whole_ids(column: str, value: object, allowed: str) -> tuple[int, ...]:
         if type(item) is not int or not 0 <= item < 1 << 63:  # bool is an int, but not an id
             raise BadRow(column, item, allowed)
     return tuple(value)
+
+
+def finite_seconds(column: str, value: object) -> float:
+    """A finite number of seconds. Raises BadRow."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        try:
+            seconds = float(value)
+        except OverflowError:
+            seconds = math.inf
+        if math.isfinite(seconds):
+            return seconds
+    raise BadRow(column, value, "finite seconds")

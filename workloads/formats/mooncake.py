@@ -1,6 +1,7 @@
 """Mooncake's traces: JSONL with ``timestamp`` (ms), ``input_length``, ``output_length`` and ``hash_ids``.
 
-One id per 512 prompt tokens, chained; the last block may be partial. Source: github.com/kvcache-ai/Mooncake.
+One id per 512 prompt tokens (or as many as the reading states), chained; the last block may be partial. Source:
+github.com/kvcache-ai/Mooncake.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 Columns: ``arrival_s`` (float64, seconds from the start of the trace), ``prompt_tokens``, ``output_tokens`` (integers);
 optional ``prefix_hash_ids`` or ``prefix_ids`` (lists of integers, chained), ``session_id``, ``user_id`` or ``tenant``,
-``slo_class``. File metadata: ``trace_name``, ``source_url``, ``source_sha256``, ``license``, ``arrival_reference``,
-``block_size_tokens``, ``hash_scope``. Files without a common clock (sessions, lengths only) are refused.
+``slo_class``, and in files of ours ``turn``, ``parent_row``, ``think_s``. File metadata: ``trace_name``,
+``source_url``, ``source_sha256``, ``license``, ``arrival_reference``, ``block_size_tokens``, ``hash_scope``. Files
+without a common clock (sessions, lengths only) are refused.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workloads import sessions
 from workloads.errors import TraceError, shown
 from workloads.formats import arrow
+from workloads.formats.length_table import NO_ARRIVALS, with_arrivals
+from workloads.formats.reading import AS_IT_IS, Reading
 from workloads.formats.saved import OWN_KEY, read_notes
 from workloads.prefix import IDS_ALLOWED
 from workloads.settle import Invalid, Problem, RawRows, settle
@@ -27,6 +31,7 @@ MAGIC = b"PAR1"
 _NEEDED = ("arrival_s", "prompt_tokens", "output_tokens")
 _IDS = ("prefix_ids", "prefix_hash_ids")
 _LABELS = {"session_id": "session_id", "tenant": "tenant", "user_id": "tenant", "slo_class": "slo_class"}
+_KNOWN = (*_NEEDED, *_IDS, *_LABELS, *sessions.COLUMNS)
 _PROVENANCE = {
     "source_url": "source_url",
     "source_sha256": "source_sha256",
@@ -38,26 +43,32 @@ Table = Any  # pyarrow ships no types
 Column = Any
 
 
-def parse(source: str, data: bytes, name: str, metadata: Mapping[str, str], invalid: Invalid) -> Trace:
+def parse(
+    source: str, data: bytes, name: str, metadata: Mapping[str, str], invalid: Invalid, reading: Reading = AS_IT_IS
+) -> Trace:
     """The trace in ``data``. Raises TraceError naming ``source``, row, column, value and what is allowed.
 
     A trace that we saved keeps its own name and metadata; ``name`` and ``metadata`` are for other files.
     """
-    table = _table(source, data)
+    table = _table(source, data, reading)
     notes = {key.decode(errors="replace"): value.decode(errors="replace") for key, value in _notes(table).items()}
     saved = read_notes(source, notes[OWN_KEY]) if OWN_KEY in notes else None
     raw = _rows(source, table)
+    if saved:
+        _add_sessions(raw, source, table)
     if raw.prefix_ids is not None:
         raw.block_tokens = saved.prefix_block_tokens if saved else _block_tokens(source, notes)
         _drop_long_ids(raw, raw.prefix_ids)
     if saved:
         raw.counted = False
         return settle(raw, saved.name, saved.metadata, invalid)
+    lengths_only = "arrival_s" not in table.column_names
     provenance = {_PROVENANCE[key]: notes[key] for key in _PROVENANCE if key in notes}
-    return settle(raw, notes.get("trace_name") or name, {**metadata, **provenance}, invalid)
+    trace = settle(raw, notes.get("trace_name") or name, {**metadata, **provenance}, invalid)
+    return with_arrivals(trace, reading) if lengths_only else trace
 
 
-def _table(source: str, data: bytes) -> Table:
+def _table(source: str, data: bytes, reading: Reading) -> Table:
     """The columns that we know, fully checked by Arrow. Refuses files without a clock that all requests share."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -65,8 +76,10 @@ def _table(source: str, data: bytes) -> Table:
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         names = file.schema_arrow.names
-        _refuse_other_kinds(source, names, file.schema_arrow.metadata or {})
-        table = file.read(columns=[column for column in names if column in (*_NEEDED, *_IDS, *_LABELS)])
+        _refuse_other_kinds(source, names, file.schema_arrow.metadata or {}, reading)
+        table = file.read(
+            columns=[column for column in names if column in (*_NEEDED, *_IDS, *_LABELS, *sessions.COLUMNS)]
+        )
         table.validate(full=True)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -78,14 +91,16 @@ def _notes(table: Table) -> dict[bytes, bytes]:
     return table.schema.metadata or {}
 
 
-def _refuse_other_kinds(source: str, names: list[str], notes: Mapping[bytes, bytes]) -> None:
+def _refuse_other_kinds(source: str, names: list[str], notes: Mapping[bytes, bytes], reading: Reading) -> None:
     reference = notes.get(b"arrival_reference", b"trace").decode(errors="replace")
     missing = [column for column in _NEEDED if column not in names]
     twice = sorted({column for column in names if names.count(column) > 1})
     if "session start" in reference:
         reason = "holds sessions without a common clock; an open-loop trace needs one, and session replay comes later"
+    elif missing == ["arrival_s"] and reading.arrivals is not None:
+        return
     elif reference.startswith("none") or missing == ["arrival_s"]:
-        reason = "holds lengths without arrival times; take them as a quantile table of a synthetic workload"
+        raise TraceError(f"{source}: {NO_ARRIVALS}")
     elif reference != "trace" or missing:
         reason = f"not a request log (arrival_reference {reference!r}, missing columns: {', '.join(missing) or 'none'})"
     elif twice:
@@ -99,8 +114,9 @@ def _refuse_other_kinds(source: str, names: list[str], notes: Mapping[bytes, byt
 
 def _rows(source: str, table: Table) -> RawRows:
     raw = RawRows(source, row_word="row")
-    arrivals = _numbers(source, table, "arrival_s")
     prompt, output = (_numbers(source, table, column) for column in ("prompt_tokens", "output_tokens"))
+    known = "arrival_s" in table.column_names
+    arrivals = _numbers(source, table, "arrival_s") if known else np.zeros(len(prompt))
     usable = np.ones(len(arrivals), dtype=np.bool_)
     for column, tokens in (("prompt_tokens", prompt), ("output_tokens", output)):
         whole = np.isfinite(tokens) & (np.floor(tokens) == tokens) & (np.abs(tokens) < _MAX_ID)
@@ -117,6 +133,21 @@ def _rows(source: str, table: Table) -> RawRows:
     raw.prefix_ids = None if ids is None else [request for row in kept.tolist() if (request := ids[row]) is not None]
     raw.labels = {column: [values[row] for row in kept.tolist()] for column, values in _label_columns(table).items()}
     return raw
+
+
+def _add_sessions(raw: RawRows, source: str, table: Table) -> None:
+    """Turns, parents and pauses of the rows that are left."""
+    kept = np.asarray(raw.label)
+    columns = {}
+    for column in sessions.COLUMNS:
+        if column in table.column_names:
+            values = _numbers(source, table, column)[kept]
+            if not np.isfinite(values).all() or (np.abs(values) >= _MAX_ID).any():
+                raise TraceError(f"{source}, column {column}: not all values are numbers; save the trace again")
+            columns[column] = values
+    raw.turn = columns["turn"].astype(np.int64) if "turn" in columns else None
+    raw.parent = columns["parent_row"].astype(np.int64) if "parent_row" in columns else None
+    raw.think_s = columns.get("think_s")
 
 
 def _note(raw: RawRows, column: str, allowed: str, bad: NDArray[np.bool_], values: list[Any]) -> None:

@@ -8,12 +8,11 @@ that was asked for (``max_tokens``).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from workloads.errors import TraceError
-from workloads.formats.json_lines import json_object, text_lines, token_count, whole_ids
+from workloads.formats.json_lines import finite_seconds, json_object, text_lines, token_count, whole_ids
 from workloads.settle import BadRow, Invalid, Problem, RawRows, settle
 from workloads.trace import Trace
 
@@ -93,7 +92,7 @@ class _Reading:
         prompt = token_count("prompt_tokens", row["prompt_tokens"])
         length = "output_tokens" if finished else "max_tokens"
         return _Row(
-            _time_s(row["arrival_s"]),
+            finite_seconds("arrival_s", row["arrival_s"]),
             self._request(row["request"]),
             number,
             prompt,
@@ -120,17 +119,6 @@ class _Reading:
         elif block != self._block_tokens:
             raise BadRow("prefix_block_tokens", block, f"{self._block_tokens}, as in the rows before")
         return whole_ids("prefix_ids", ids, "a list of integers 0..2^63-1")[: -(-prompt // block)]
-
-
-def _time_s(value: object) -> float:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        try:
-            seconds = float(value)
-        except OverflowError:
-            seconds = math.inf
-        if math.isfinite(seconds):
-            return seconds
-    raise BadRow("arrival_s", value, "finite seconds")
 
 
 def _label(column: str, value: object) -> str:

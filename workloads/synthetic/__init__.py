@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from workloads.synthetic.arrivals import ARRIVALS, Arrivals, Constant, Gamma, OnOff, Poisson, Replayed
-from workloads.synthetic.lengths import LENGTHS, Fixed, Lengths, Lognormal, QuantileTable
+from workloads.synthetic.lengths import LENGTHS, Fixed, Lengths, Lognormal, Normal, QuantileTable, Uniform
 from workloads.synthetic.prefixes import SharedPrefix
+from workloads.synthetic.rates import Diurnal, Piecewise
 from workloads.synthetic.spec import SyntheticSpec, synthesise
 
 __all__ = [
@@ -12,15 +13,19 @@ __all__ = [
     "LENGTHS",
     "Arrivals",
     "Constant",
+    "Diurnal",
     "Fixed",
     "Gamma",
     "Lengths",
     "Lognormal",
+    "Normal",
     "OnOff",
+    "Piecewise",
     "Poisson",
     "QuantileTable",
     "Replayed",
     "SharedPrefix",
     "SyntheticSpec",
+    "Uniform",
     "synthesise",
 ]

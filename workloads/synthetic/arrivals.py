@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from workloads.errors import TraceError
 from workloads.synthetic import checks
+from workloads.synthetic.rates import Diurnal, Piecewise
 
 _MAX_CYCLES = 10_000_000
 
@@ -138,4 +139,6 @@ class Replayed:
         return recorded.arrival_s[:requests] / self.rate_factor
 
 
-ARRIVALS: dict[str, type[Arrivals]] = {kind.kind: kind for kind in (Poisson, Gamma, Constant, OnOff, Replayed)}
+ARRIVALS: dict[str, type[Arrivals]] = {
+    kind.kind: kind for kind in (Poisson, Gamma, Constant, OnOff, Diurnal, Piecewise, Replayed)
+}

@@ -17,6 +17,7 @@ from workloads.trace import Trace
 
 PREFIX = "bundled:"
 AZURE_CONV_RATE_RPS = 5.62
+AZURE_CODE_RATE_RPS = 2.57
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,18 @@ BUNDLED = {
     "azure-conv-like": Bundled(
         "look-alike of azure_2023_conv: its published length quantiles, Poisson arrivals at its mean rate",
         _look_alike("azure-conv-like", AZURE_CONV_RATE_RPS),
+    ),
+    "azure-code-like": Bundled(
+        "code completion: lengths like Azure's code trace (mean prompt about 2,000, median output 13)",
+        _look_alike("azure-code-like", AZURE_CODE_RATE_RPS),
+    ),
+    "math-500-like": Bundled(
+        "mathematics: problems of about 65 tokens, reference solutions of about 180 (a stand-in), Poisson arrivals",
+        _look_alike("math-500-like", 8.0),
+    ),
+    "reasoning-like": Bundled(
+        "reasoning: lengths like ServeGen's DeepSeek-R1 clients (mean output about 1,500), Poisson arrivals",
+        _look_alike("reasoning-like", 2.0),
     ),
     "shared-prefix": Bundled(
         "chat with 32 system prompts of 1,024 tokens, Zipf popularity, 16-token blocks, Poisson arrivals",

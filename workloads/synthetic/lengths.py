@@ -68,6 +68,43 @@ class Lognormal:
 
 
 @dataclass(frozen=True)
+class Normal:
+    """Normal lengths, rounded; what falls under 1 becomes 1 and over ``max_tokens`` becomes ``max_tokens``."""
+
+    kind: ClassVar[str] = "normal"
+    mean_tokens: float
+    sd_tokens: float
+    max_tokens: int = MAX_TOKENS
+
+    def __post_init__(self) -> None:
+        checks.between(self, 1.0, MAX_TOKENS, mean_tokens=self.mean_tokens)
+        checks.between(self, 0.0, MAX_TOKENS, sd_tokens=self.sd_tokens)
+        checks.whole(self, 1, MAX_TOKENS, max_tokens=self.max_tokens)
+
+    def tokens(self, requests: int, rng: np.random.Generator) -> NDArray[np.int32]:
+        """See :class:`Lengths`."""
+        drawn = np.rint(rng.normal(self.mean_tokens, self.sd_tokens, size=requests))
+        return np.clip(drawn, 1, self.max_tokens).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Every whole length from ``low_tokens`` to ``high_tokens`` as likely, both included."""
+
+    kind: ClassVar[str] = "uniform"
+    low_tokens: int
+    high_tokens: int
+
+    def __post_init__(self) -> None:
+        checks.whole(self, 1, MAX_TOKENS, low_tokens=self.low_tokens)
+        checks.whole(self, self.low_tokens, MAX_TOKENS, high_tokens=self.high_tokens)
+
+    def tokens(self, requests: int, rng: np.random.Generator) -> NDArray[np.int32]:
+        """See :class:`Lengths`."""
+        return rng.integers(self.low_tokens, self.high_tokens, size=requests, endpoint=True).astype(np.int32)
+
+
+@dataclass(frozen=True)
 class QuantileTable:
     """Lengths by inverse transform from (probability, tokens) points, interpolated on a logarithmic scale of tokens.
 
@@ -139,4 +176,4 @@ def _checked(points: object) -> Points:
     return tuple((probability, tokens) for probability, tokens in table.tolist())
 
 
-LENGTHS: dict[str, type[Lengths]] = {kind.kind: kind for kind in (Fixed, Lognormal, QuantileTable)}
+LENGTHS: dict[str, type[Lengths]] = {kind.kind: kind for kind in (Fixed, Lognormal, Normal, Uniform, QuantileTable)}

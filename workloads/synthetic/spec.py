@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from workloads.errors import TraceError
-from workloads.synthetic import checks
+from workloads.synthetic import checks, scenario
 from workloads.synthetic.arrivals import ARRIVALS, Arrivals
 from workloads.synthetic.build import build_kind, build_plain, check_keys
 from workloads.synthetic.lengths import LENGTHS, Lengths
@@ -19,7 +19,7 @@ from workloads.trace import Trace
 from workloads.transform import derive
 from workloads.validate import MAX_TOKENS
 
-_KEYS = ("name", "requests", "arrivals", "prompt", "output", "prefix")
+_KEYS = ("name", "requests", "arrivals", "prompt", "output", "scenario", "prefix")
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,21 @@ class SyntheticSpec:
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
         """From YAML or command-line values. Each part is a mapping with a ``kind``, or a text ``kind:key=value,...``.
 
+        In place of ``prompt`` and ``output`` there may be a ``scenario`` (see :mod:`workloads.synthetic.scenario`).
         Raises TraceError for anything unknown, missing or out of range, and shows what is allowed.
         """
-        check_keys("synthetic workload", values, _KEYS, ("requests", "arrivals", "prompt", "output"))
+        by_scenario = isinstance(values, Mapping) and values.get("scenario") is not None
+        needed = ("scenario",) if by_scenario else ("prompt", "output")
+        check_keys("synthetic workload", values, _KEYS, ("requests", "arrivals", *needed))
+        if by_scenario and {"prompt", "output"} & set(values):
+            raise TraceError("synthetic workload: scenario says prompt and output (allowed: it, or both of them)")
+        prompt, output = scenario.parse(values["scenario"]) if by_scenario else _lengths(values)
         prefix = values.get("prefix")
         return cls(
             requests=values["requests"],
             arrivals=build_kind("arrivals", ARRIVALS, values["arrivals"]),
-            prompt=build_kind("prompt", LENGTHS, values["prompt"]),
-            output=build_kind("output", LENGTHS, values["output"]),
+            prompt=prompt,
+            output=output,
             prefix=None if prefix is None else build_plain("prefix", SharedPrefix, prefix),
             name=values.get("name", "synthetic"),
         )
@@ -67,6 +73,10 @@ class SyntheticSpec:
         if self.prefix is not None:
             mapping["prefix"] = asdict(self.prefix)
         return mapping
+
+
+def _lengths(values: Mapping[str, Any]) -> tuple[Lengths, Lengths]:
+    return build_kind("prompt", LENGTHS, values["prompt"]), build_kind("output", LENGTHS, values["output"])
 
 
 def synthesise(spec: SyntheticSpec, seed: int) -> Trace:

@@ -107,7 +107,7 @@ def test_one_time_far_ahead_costs_only_its_own_row() -> None:
         (HEADER, "no requests"),
         (HEADER + b"\n", "no requests"),
         (b"TIMESTAMP,Context\n1,2\n", "line 1: .*not the header"),
-        (HEADER + b"\nXXX,1,2\n", "1 of 1 rows are invalid"),
+        (HEADER + b"\nsoon,1,2\n", "1 of 1 rows are invalid"),
     ],
 )
 def test_a_file_without_a_usable_row_is_refused(data: bytes, message: str, invalid: Invalid) -> None:

@@ -19,7 +19,7 @@ from workloads.settle import Invalid
 from workloads.trace import Trace
 
 INVALID: st.SearchStrategy[Invalid] = st.sampled_from(["error", "drop"])
-NAMES = st.sampled_from(["x.csv", "x.jsonl", "x.json", "x.parquet", "x.csv.gz", "x", ".gz", ""])
+NAMES = st.sampled_from(["x.csv", "x.jsonl", "x.json", "x.parquet", "x.csv.gz", "x.tar", "x", ".gz", ""])
 
 CSV_CELL = st.one_of(
     st.sampled_from(

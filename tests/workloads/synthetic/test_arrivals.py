@@ -103,7 +103,7 @@ def test_times_ascend_from_zero_and_depend_on_the_seed_only(arrivals: Arrivals) 
 
 
 def test_every_kind_is_listed_under_its_name() -> None:
-    assert list(ARRIVALS) == ["poisson", "gamma", "constant", "on_off", "replayed"]
+    assert list(ARRIVALS) == ["poisson", "gamma", "constant", "on_off", "diurnal", "piecewise", "replayed"]
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_longbench_like_outputs_are_the_tasks_generation_limits() -> None:
 
 
 def test_every_kind_is_listed_under_its_name() -> None:
-    assert list(LENGTHS) == ["fixed", "lognormal", "table"]
+    assert list(LENGTHS) == ["fixed", "lognormal", "normal", "uniform", "table"]
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,10 @@ def test_a_description_survives_json(spec: SyntheticSpec) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"request": 5}, r"unknown key 'request' \(allowed: name, requests, arrivals, prompt, output, prefix\)"),
+        (
+            {"request": 5},
+            r"unknown key 'request' \(allowed: name, requests, arrivals, prompt, output, scenario, prefix\)",
+        ),
         ({"requests": 0}, "requests=0"),
         ({"requests": "10"}, "requests='10'"),
         ({"name": ""}, "name=''"),
