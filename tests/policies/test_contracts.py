@@ -74,7 +74,7 @@ class TestWeightedScorers(DispatchContract):
 
 class TestWeightedScorersWithAllTheirParts(DispatchContract):
     spec = (
-        "weighted_scorers:load_weight=1,token_weight=1,saturation=true,affinity_threshold=0.5,explore=0.3,"
+        "weighted_scorers:load_weight=1,token_weight=1,session_weight=1,cold_weight=1,saturation=true,affinity_threshold=0.5,explore=0.3,"
         "picker=weighted_random,max_prefixes=50"
     )
 

@@ -7,7 +7,15 @@ from collections import Counter
 import pytest
 
 from policies.api import InstanceView
-from policies.dispatch.scorers import kv_scores, load_scores, prefix_scores, queue_scores, token_scores
+from policies.dispatch.scorers import (
+    cold_scores,
+    kv_scores,
+    load_scores,
+    prefix_scores,
+    queue_scores,
+    session_scores,
+    token_scores,
+)
 from policies.dispatch.weighted_scorers import WeightedScorers
 from policies.registry import PolicySpec
 from policies.testing import FakeCluster, fake_instance, fake_request
@@ -103,3 +111,31 @@ def test_a_hand_over_is_scored_without_the_prefix() -> None:
     policy.dispatch(fake_request(0, 64, 1, 2, 3, 4), FakeCluster((fake_instance(1),)))
     decision = policy.dispatch(fake_request(0, 64, 1, 2, 3, 4), FakeCluster(queues(0, 1), phase="decode"))
     assert decision.instance_id == 0
+
+
+def test_session_scores_mark_the_instance_of_the_sessions_last_request() -> None:
+    assert session_scores(queues(0, 0, 0), 1) == [0, 1, 0]
+    assert session_scores(queues(0, 0), None) == [0, 0]
+
+
+def test_cold_scores_rank_the_never_used_before_the_longest_ago() -> None:
+    assert cold_scores(queues(0, 0, 0), ()) == [1, 0.5, 0]
+    assert cold_scores(queues(0, 0, 0), (2, 0)) == [0, 1, 0.5]
+    assert cold_scores(queues(0), (0,)) == [1]
+
+
+def test_a_session_returns_to_where_it_was() -> None:
+    policy = build(session_weight=3)
+    policy.dispatch(fake_request()._replace(session_id="a"), FakeCluster((fake_instance(1),)))
+    again = policy.dispatch(fake_request(1)._replace(session_id="a"), FakeCluster(queues(0, 5)))
+    other = policy.dispatch(fake_request(2)._replace(session_id="b"), FakeCluster(queues(0, 5)))
+    assert (again.instance_id, other.instance_id) == (1, 0)
+
+
+def test_cold_prompts_go_round_the_instances() -> None:
+    policy = build(queue_weight=0, kv_weight=0, cold_weight=1)
+    chosen = [
+        policy.dispatch(fake_request(i, 32, 10 * i, 10 * i + 1), FakeCluster(queues(0, 0, 0))).instance_id
+        for i in range(6)
+    ]
+    assert chosen == [0, 1, 2, 0, 1, 2]
