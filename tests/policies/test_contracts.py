@@ -52,6 +52,65 @@ class TestForgetfulPrefixAffinity(DispatchContract):
     spec = "prefix_affinity:match_threshold=0,imbalance_requests=1000,max_prefixes=50"
 
 
+class TestCacheAware(DispatchContract):
+    spec = "cache_aware"
+
+
+class TestForgetfulCacheAwareWithTheRepair(DispatchContract):
+    spec = "cache_aware:on_miss=least_loaded,match_threshold=0,max_prefixes=50,imbalance_requests=1000"
+
+
+class TestKvCost(DispatchContract):
+    spec = "kv_cost"
+
+
+class TestKvCostByChance(DispatchContract):
+    spec = "kv_cost:temperature=0.5,ttl_s=3,max_prefixes=50"
+
+
+class TestWeightedScorers(DispatchContract):
+    spec = "weighted_scorers"
+
+
+class TestWeightedScorersWithAllTheirParts(DispatchContract):
+    spec = (
+        "weighted_scorers:load_weight=1,token_weight=1,session_weight=1,cold_weight=1,saturation=true,affinity_threshold=0.5,explore=0.3,"
+        "picker=weighted_random,max_prefixes=50"
+    )
+
+
+class TestPrebleE2(DispatchContract):
+    spec = "preble_e2"
+
+
+class TestForgetfulPrebleE2(DispatchContract):
+    spec = "preble_e2:window_s=5,rebalance_ratio=1,max_prefixes=50"
+
+
+class TestMooncake(DispatchContract):
+    spec = "mooncake"
+
+
+class TestMooncakeThatRejects(DispatchContract):
+    spec = "mooncake:ttft_target_s=0.3,tpot_target_s=0.02,max_prefixes=50"
+
+
+class TestPdAware(DispatchContract):
+    spec = "pd_aware"
+
+
+class TestLocality(DispatchContract):
+    spec = "locality:max_prefixes=50"
+
+
+class TestDeepFlow(DispatchContract):
+    spec = "deepflow"
+
+
+class TestDeepFlowThatFindsLoadsUnbalanced(DispatchContract):
+    spec = "deepflow:imbalance_requests=0,imbalance_ratio=1,metric=kv"
+
+
 class TestPrefillFirst(BatchContract):
     spec = "prefill_first"
 

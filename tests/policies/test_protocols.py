@@ -17,11 +17,19 @@ from policies.batch.chunked_prefill import ChunkedPrefill
 from policies.batch.decode_first import DecodeFirst
 from policies.batch.prefill_first import PrefillFirst
 from policies.batch.unified_budget import UnifiedBudget
+from policies.dispatch.cache_aware import CacheAware
+from policies.dispatch.deepflow import DeepFlow
+from policies.dispatch.kv_cost import KvCost
 from policies.dispatch.least_loaded import LeastLoaded
+from policies.dispatch.locality import Locality
+from policies.dispatch.mooncake import Mooncake
+from policies.dispatch.pd_aware import PdAware
 from policies.dispatch.power_of_two import PowerOfTwo
+from policies.dispatch.preble_e2 import PrebleE2
 from policies.dispatch.prefix_affinity import PrefixAffinity
 from policies.dispatch.random_choice import RandomChoice
 from policies.dispatch.round_robin import RoundRobin
+from policies.dispatch.weighted_scorers import WeightedScorers
 from policies.partition.none import NoPartition
 from policies.partition.semi_pd import SemiPd
 from policies.partition.static_share import StaticShare
@@ -31,7 +39,10 @@ from policies.registry import BUILTIN
 from policies.scaling.fixed import Fixed
 from policies.testing import FakeCluster, FakeLane, fake_instance, fake_sequence
 
-DISPATCH: list[DispatchPolicy] = [RoundRobin(), RandomChoice(), LeastLoaded(), PowerOfTwo(), PrefixAffinity()]
+DISPATCH: list[DispatchPolicy] = [
+    *(RoundRobin(), RandomChoice(), LeastLoaded(), PowerOfTwo(), PrefixAffinity()),
+    *(CacheAware(), KvCost(), WeightedScorers(), PrebleE2(), Mooncake(), PdAware(), Locality(), DeepFlow()),
+]
 BATCH: list[BatchPolicy] = [PrefillFirst(), UnifiedBudget(), ChunkedPrefill(), DecodeFirst()]
 PARTITION: list[PartitionPolicy] = [NoPartition(), StaticShare(), SemiPd()]
 SCALING: list[ScalingPolicy] = [Fixed()]
