@@ -140,7 +140,10 @@ class Engine:
             loop.executor.forget((live.request_id,))
 
     def fail(self, reason: str) -> None:
-        """Give up every request that is here; none is to blame, each may go on elsewhere. Nothing is undone: the instance is of no use afterwards."""
+        """Give up every request that is here; none is to blame, each may go on elsewhere.
+
+        Nothing is undone: the instance is of no use afterwards.
+        """
         for request_id in (*self.lives, *(request.view.request_id for request in self._held)):
             self.refuse(request_id, reason, retry=True)
         self.lives.clear()
