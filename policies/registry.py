@@ -44,6 +44,10 @@ BUILTIN: dict[PolicyKind, dict[str, str]] = {
         "unified_budget": "policies.batch.unified_budget:UnifiedBudget",
         "chunked_prefill": "policies.batch.chunked_prefill:ChunkedPrefill",
         "decode_first": "policies.batch.decode_first:DecodeFirst",
+        "edf_slack": "policies.batch.edf_slack:EdfSlack",
+        "sjf_predicted": "policies.batch.sjf_predicted:SjfPredicted",
+        "priority": "policies.batch.priority:Priority",
+        "vtc": "policies.batch.vtc:Vtc",
     },
     "partition": {
         "none": "policies.partition.none:NoPartition",

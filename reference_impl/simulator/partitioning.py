@@ -162,6 +162,7 @@ class _Window:
             running_requests=self.instance.running,
             ttft_target_s=ttft_target_s,
             tpot_target_s=tpot_target_s,
+            kv_use=1 - self.instance.pool.available / self.instance.pool.total,
         )
 
     def clear(self, now_s: float) -> None:

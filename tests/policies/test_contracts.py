@@ -84,6 +84,26 @@ class TestDecodeFirstWithALowWaterMark(BatchContract):
     spec = "decode_first:refill_below=4,token_budget=200"
 
 
+class TestEdfSlack(BatchContract):
+    spec = "edf_slack:ttft_s=0.3"
+
+
+class TestEdfByDeadline(BatchContract):
+    spec = "edf_slack:order=deadline,hopeless=as_due,token_budget=90"
+
+
+class TestSjfPredicted(BatchContract):
+    spec = "sjf_predicted:prompt_weight=1"
+
+
+class TestPriority(BatchContract):
+    spec = "priority:aging_s=none"
+
+
+class TestVtc(BatchContract):
+    spec = "vtc"
+
+
 class TestNoPartition(PartitionContract):
     spec = "none"
 

@@ -15,8 +15,12 @@ from policies.api import (
 )
 from policies.batch.chunked_prefill import ChunkedPrefill
 from policies.batch.decode_first import DecodeFirst
+from policies.batch.edf_slack import EdfSlack
 from policies.batch.prefill_first import PrefillFirst
+from policies.batch.priority import Priority
+from policies.batch.sjf_predicted import SjfPredicted
 from policies.batch.unified_budget import UnifiedBudget
+from policies.batch.vtc import Vtc
 from policies.dispatch.least_loaded import LeastLoaded
 from policies.dispatch.power_of_two import PowerOfTwo
 from policies.dispatch.prefix_affinity import PrefixAffinity
@@ -32,7 +36,16 @@ from policies.scaling.fixed import Fixed
 from policies.testing import FakeCluster, FakeLane, fake_instance, fake_sequence
 
 DISPATCH: list[DispatchPolicy] = [RoundRobin(), RandomChoice(), LeastLoaded(), PowerOfTwo(), PrefixAffinity()]
-BATCH: list[BatchPolicy] = [PrefillFirst(), UnifiedBudget(), ChunkedPrefill(), DecodeFirst()]
+BATCH: list[BatchPolicy] = [
+    PrefillFirst(),
+    UnifiedBudget(),
+    ChunkedPrefill(),
+    DecodeFirst(),
+    EdfSlack(),
+    SjfPredicted(),
+    Priority(),
+    Vtc(),
+]
 PARTITION: list[PartitionPolicy] = [NoPartition(), StaticShare(), SemiPd()]
 SCALING: list[ScalingPolicy] = [Fixed()]
 PREDICTION: list[LengthPredictor] = [NoPrediction(), Oracle()]
