@@ -53,11 +53,16 @@ BUILTIN: dict[PolicyKind, dict[str, str]] = {
         "none": "policies.partition.none:NoPartition",
         "static_share": "policies.partition.static_share:StaticShare",
         "semi_pd": "policies.partition.semi_pd:SemiPd",
+        "pdmux_table": "policies.partition.pdmux_table:PdmuxTable",
+        "duet_on_demand": "policies.partition.duet_on_demand:DuetOnDemand",
+        "nexus_greedy": "policies.partition.nexus_greedy:NexusGreedy",
     },
     "scaling": {"fixed": "policies.scaling.fixed:Fixed"},
     "prediction": {
         "none": "policies.prediction.none:NoPrediction",
         "oracle": "policies.prediction.oracle:Oracle",
+        "mean": "policies.prediction.mean:Mean",
+        "bucketed_oracle": "policies.prediction.bucketed_oracle:BucketedOracle",
     },
 }
 

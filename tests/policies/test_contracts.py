@@ -120,6 +120,22 @@ class TestSemiPdAsPrinted(PartitionContract):
     spec = "semi_pd:printed_variant=true,step_pct=50,max_step=100,prefill_pct=50,decode_pct=50"
 
 
+class TestPdmuxTable(PartitionContract):
+    spec = "pdmux_table"
+
+
+class TestDuetOnDemand(PartitionContract):
+    spec = "duet_on_demand"
+
+
+class TestNexusGreedy(PartitionContract):
+    spec = "nexus_greedy"
+
+
+class TestTwitchyNexusGreedy(PartitionContract):
+    spec = "nexus_greedy:hysteresis_pct=0,step_pct=7,least_pct=1,slack=10"
+
+
 class TestFixed(ScalingContract):
     spec = "fixed"
 
@@ -130,6 +146,18 @@ class TestNoPrediction(PredictorContract):
 
 class TestOracle(PredictorContract):
     spec = "oracle"
+
+
+class TestMean(PredictorContract):
+    spec = "mean"
+
+
+class TestBucketedOracle(PredictorContract):
+    spec = "bucketed_oracle"
+
+
+class TestBucketedOracleThatIsAlwaysWrong(PredictorContract):
+    spec = "bucketed_oracle:accuracy=0,error=geometric"
 
 
 SUITES = [

@@ -26,9 +26,14 @@ from policies.dispatch.power_of_two import PowerOfTwo
 from policies.dispatch.prefix_affinity import PrefixAffinity
 from policies.dispatch.random_choice import RandomChoice
 from policies.dispatch.round_robin import RoundRobin
+from policies.partition.duet_on_demand import DuetOnDemand
+from policies.partition.nexus_greedy import NexusGreedy
 from policies.partition.none import NoPartition
+from policies.partition.pdmux_table import PdmuxTable
 from policies.partition.semi_pd import SemiPd
 from policies.partition.static_share import StaticShare
+from policies.prediction.bucketed_oracle import BucketedOracle
+from policies.prediction.mean import Mean
 from policies.prediction.none import NoPrediction
 from policies.prediction.oracle import Oracle
 from policies.registry import BUILTIN
@@ -46,9 +51,9 @@ BATCH: list[BatchPolicy] = [
     Priority(),
     Vtc(),
 ]
-PARTITION: list[PartitionPolicy] = [NoPartition(), StaticShare(), SemiPd()]
+PARTITION: list[PartitionPolicy] = [NoPartition(), StaticShare(), SemiPd(), PdmuxTable(), DuetOnDemand(), NexusGreedy()]
 SCALING: list[ScalingPolicy] = [Fixed()]
-PREDICTION: list[LengthPredictor] = [NoPrediction(), Oracle()]
+PREDICTION: list[LengthPredictor] = [NoPrediction(), Oracle(), Mean(), BucketedOracle()]
 LANE: LaneView = FakeLane()
 SEQUENCE: SequenceView = fake_sequence(0, 1)
 CLUSTER: ClusterView = FakeCluster((fake_instance(0),))

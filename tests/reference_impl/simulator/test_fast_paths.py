@@ -61,7 +61,13 @@ ROLES = [
 ]
 FUSSY = "fussy"
 """A batch policy of the tests' own, see Fussy."""
-PARTITION = ["none", "static_share:prefill_pct=40,decode_pct=60", "semi_pd:window_s=0.25"]
+PARTITION = [
+    "none",
+    "static_share:prefill_pct=40,decode_pct=60",
+    "semi_pd:window_s=0.25",
+    "pdmux_table:window_s=0.1,decode_bs_divisor=3",
+    "nexus_greedy:window_s=0.1,kv_switch=0.5",
+]
 
 
 class Fussy:
