@@ -47,6 +47,7 @@ BUILTIN: dict[PolicyKind, dict[str, str]] = {
         "edf_slack": "policies.batch.edf_slack:EdfSlack",
         "sjf_predicted": "policies.batch.sjf_predicted:SjfPredicted",
         "priority": "policies.batch.priority:Priority",
+        "mlfq": "policies.batch.mlfq:Mlfq",
         "vtc": "policies.batch.vtc:Vtc",
     },
     "partition": {

@@ -19,14 +19,16 @@ def mixed(
     *,
     preempt_stuck: bool = False,
     queue: Iterable[SequenceView] | None = None,
+    spare_blocks: int = 0,
 ) -> BatchPlan:
     """All decodes, and up to ``tokens`` prompt tokens: prefills under way first, then new ones in the order of
     ``queue`` (first come first), up to the first that does not fit.
 
     No chunk is longer than ``longest_chunk``. If decodes have taken the blocks that a prefill under way needs, it
-    waits, or (``preempt_stuck``) the latest prefill is preempted.  The plan holds if the order of ``queue`` does.
+    waits, or (``preempt_stuck``) the latest prefill is preempted. Prefills leave ``spare_blocks`` free. The plan holds
+    if the order of ``queue`` does.
     """
-    blocks = lane.free_blocks - lane.decode_blocks
+    blocks = lane.free_blocks - lane.decode_blocks - spare_blocks
     if tokens <= 0 or blocks < 0:
         return DECODE_ALL
     chunks: list[Chunk] = []

@@ -119,6 +119,10 @@ class WaitingLine(Follower):
                 self._offered.append(request_id)
                 yield self._known[request_id]
 
+    def key_of(self, request_id: int) -> float:
+        """Of one that waits."""
+        return self._keys[request_id]
+
     def waits_already(self) -> Collection[int]:
         return self._keys
 

@@ -85,6 +85,7 @@ class Partitioner:
         slo = self._sim.spec.slo
         targets = (slo.ttft_s, slo.tpot_s) if slo is not None else (None, None)
         policy = window.policy
+        self._sim.settle(window.instance, now_s)  # the blocks of iterations under way are taken
         view = window.view(now_s, window_s, *targets)
         try:
             shares = _checked(policy, policy.partition(view))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from policies.api import DECODE_ALL, BatchPlan
+from policies.batch.mlfq import Mlfq
 from policies.batch.vtc import Vtc
 from policies.registry import ParameterError, PolicySpec
 from policies.testing import FakeLane, FakeSequence, fake_request
 
-ORDERED = ("edf_slack", "sjf_predicted", "priority", "vtc")
+ORDERED = ("edf_slack", "sjf_predicted", "priority", "mlfq", "vtc")
 
 
 def waits(
@@ -201,3 +202,46 @@ def test_vtc_forgets_idle_tenants_beyond_its_limit() -> None:
         run.step(waits(i, 10, tenant=name, output=1))
     assert [run.vtc.counter(name) for name in "ab"] == [0, 0]
     assert run.vtc.counter("d") > 0
+
+
+def mlfq(**parameters: object) -> Mlfq:
+    made = PolicySpec.of("batch", "mlfq", {"base_quantum_s": 0.02, "levels": 6, **parameters}).build(0)
+    assert isinstance(made, Mlfq)
+    return made
+
+
+def decodes(request_id: int, generated: int, *, at_s: float = 0.0, prompt: int = 10) -> FakeSequence:
+    request = fake_request(request_id, prompt)._replace(arrival_s=at_s)
+    return FakeSequence(request, 10_000, computed_tokens=prompt + generated - 1, generated_tokens=generated)
+
+
+@pytest.mark.parametrize(("prompt", "level"), [(1, 0), (100, 0), (101, 1), (300, 1), (301, 2), (700, 2), (9000, 5)])
+def test_mlfq_is_joined_at_the_level_whose_quantum_covers_the_prefill(prompt: int, level: int) -> None:
+    assert mlfq().level(FakeLane(), waits(0, prompt)) == level  # prefill: 10 ms and 0.1 ms a token; quanta: 20, 40, ...
+
+
+def test_mlfq_falls_a_level_with_each_quantum_used() -> None:
+    # Prefill 11 ms, each further token about 10.1 ms; quanta of 20, 40, 80 ... end at 20, 60, 140 ms.
+    levels = [mlfq().level(FakeLane(), decodes(0, generated)) for generated in range(1, 16)]
+    assert levels == [0] + 4 * [1] + 8 * [2] + 2 * [3]
+
+
+def test_mlfq_pauses_the_decodes_that_have_used_most() -> None:
+    lane = FakeLane(decodes=[decodes(0, 100), decodes(1, 1), decodes(2, 9)])
+    assert mlfq(batch_sequences=2).plan(lane) == BatchPlan(skip=frozenset({0}))
+    assert mlfq(batch_sequences=3).plan(lane) is DECODE_ALL
+
+
+def test_mlfq_computes_a_new_prompt_in_the_place_of_a_long_decode() -> None:
+    lane = FakeLane(decodes=[decodes(0, 100), decodes(1, 1)], waiting=[waits(7, 50), waits(8, 3000)])
+    plan = mlfq(batch_sequences=2).plan(lane)
+    assert [chunk.request_id for chunk in plan.prefills] == [7]
+    assert plan.skip == {0}
+    lane.check(plan)
+
+
+def test_mlfq_lets_nobody_starve() -> None:
+    lane = FakeLane(decodes=[decodes(0, 9, at_s=0.0), decodes(1, 1, at_s=59.0)])
+    assert mlfq(batch_sequences=1, starvation_s=30.0).plan(lane).skip == {0}, "two levels for two times 30 s: not yet"
+    lane = FakeLane(decodes=[decodes(0, 9, at_s=0.0), decodes(1, 1, at_s=61.0)])
+    assert mlfq(batch_sequences=1, starvation_s=30.0).plan(lane).skip == {1}

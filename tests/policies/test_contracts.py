@@ -100,6 +100,14 @@ class TestPriority(BatchContract):
     spec = "priority:aging_s=none"
 
 
+class TestMlfq(BatchContract):
+    spec = "mlfq:starvation_s=1"
+
+
+class TestMlfqWithFewPlaces(BatchContract):
+    spec = "mlfq:batch_sequences=3,starvation_s=0.5,levels=5"
+
+
 class TestVtc(BatchContract):
     spec = "vtc"
 

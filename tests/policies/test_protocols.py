@@ -16,6 +16,7 @@ from policies.api import (
 from policies.batch.chunked_prefill import ChunkedPrefill
 from policies.batch.decode_first import DecodeFirst
 from policies.batch.edf_slack import EdfSlack
+from policies.batch.mlfq import Mlfq
 from policies.batch.prefill_first import PrefillFirst
 from policies.batch.priority import Priority
 from policies.batch.sjf_predicted import SjfPredicted
@@ -49,6 +50,7 @@ BATCH: list[BatchPolicy] = [
     EdfSlack(),
     SjfPredicted(),
     Priority(),
+    Mlfq(),
     Vtc(),
 ]
 PARTITION: list[PartitionPolicy] = [NoPartition(), StaticShare(), SemiPd(), PdmuxTable(), DuetOnDemand(), NexusGreedy()]

@@ -46,6 +46,8 @@ BATCH = [
     "edf_slack:ttft_s=0.2",
     "sjf_predicted:aging_tokens_per_s=50",
     "priority:classes=b/a,token_budget=96",
+    "mlfq:starvation_s=0.5",
+    "mlfq:batch_sequences=2,base_quantum_s=0.03,starvation_s=0.5,levels=4",
     "vtc",
     "vtc:token_budget=64",
     "fussy",
