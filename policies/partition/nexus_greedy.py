@@ -2,7 +2,7 @@
 
 Idea
     While the KV in use is below ``kv_switch`` the prefill share grows as long as decode is slowed by no more than
-    ``slack`` against its best share; above, the decode share grows as long as prefill is. From the present share the
+    ``decode_slack`` against its best share; above, the decode share grows as long as prefill is within its slack. From the present share the
     search goes in steps: forward while the other lane's limit holds, else back until it does. A result that differs
     from the present by less than ``hysteresis_pct`` is not taken. The shares add up to 100.
     Latencies over the share are the line of semi-PD's equation 4 for decode, fitted to the latest ``history`` windows
@@ -13,7 +13,8 @@ Parameters
     prefill_pct: prefill share at the start, percent; decode has the rest.
     window_s: seconds between two decisions.
     kv_switch: share of KV in use from which decode is favoured.
-    slack: by how many times the lane that is not favoured may be slower than at its best.
+    decode_slack: by how many times decode may be slower than at its best share while prefill is favoured.
+    prefill_slack: the same of prefill while decode is favoured; larger, since prefill suffers more from a small share.
     step_pct: step of the search.
     hysteresis_pct: smallest change that is made.
     least_pct: no lane gets less.
@@ -47,7 +48,8 @@ class NexusGreedy:
     prefill_pct: Annotated[int, Range(1, 99)] = 50
     window_s: Annotated[float, Range(0.1, 600, log=True)] = 2.0
     kv_switch: Annotated[float, Range(0, 1)] = 0.7
-    slack: Annotated[float, Range(1, 10)] = 1.5
+    decode_slack: Annotated[float, Range(1, 10)] = 2.0
+    prefill_slack: Annotated[float, Range(1, 10)] = 3.0
     step_pct: Annotated[int, Range(1, 50)] = 5
     hysteresis_pct: Annotated[int, Range(0, 50)] = 10
     least_pct: Annotated[int, Range(1, 50)] = 10
@@ -67,18 +69,17 @@ class NexusGreedy:
         if view.tpot_s:
             self._tpot.append(((prefill_pct + decode_pct) / decode_pct, sum(view.tpot_s) / len(view.tpot_s)))
         if view.kv_use >= self.kv_switch:
-            found = 100 - self._search(decode_pct, PREFILL)
+            found = 100 - self._search(decode_pct, PREFILL, self.prefill_slack)
         else:
-            found = self._search(prefill_pct, fit_line(self._tpot, FIGURE_10))
+            found = self._search(prefill_pct, fit_line(self._tpot, FIGURE_10), self.decode_slack)
         if abs(found - prefill_pct) < max(self.hysteresis_pct, 1):
             return view.partition
         return Partition(found, 100 - found)
 
-    def _search(self, own_pct: int, other: Line) -> int:
+    def _search(self, own_pct: int, other: Line, slack: float) -> int:
         """The largest share of the favoured lane, in steps from ``own_pct``, within the limit of the other one."""
         most = 100 - self.least_pct
-        limit = self.slack * other.at(100 / most)
-        allowed = _within(other, limit)
+        allowed = _within(other, slack * other.at(100 / most))
         own_pct = min(max(own_pct, self.least_pct), most)
         while own_pct > self.least_pct and not allowed(own_pct):
             own_pct = max(own_pct - self.step_pct, self.least_pct)

@@ -141,7 +141,7 @@ class TestNexusGreedy(PartitionContract):
 
 
 class TestTwitchyNexusGreedy(PartitionContract):
-    spec = "nexus_greedy:hysteresis_pct=0,step_pct=7,least_pct=1,slack=10"
+    spec = "nexus_greedy:hysteresis_pct=0,step_pct=7,least_pct=1,prefill_slack=10"
 
 
 class TestFixed(ScalingContract):

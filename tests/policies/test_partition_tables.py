@@ -105,18 +105,18 @@ def test_duet_aggregates_again_when_the_load_is_gone() -> None:
 
 
 def test_nexus_favours_prefill_while_kv_is_free_and_decode_when_it_is_tight() -> None:
-    # Figure 10: decode takes 1.08 at 90 %; 1.5 times that, 1.62, is 51 % of the device. Prefill: 1.5 / 0.9 is 60 %.
-    assert build("nexus_greedy:step_pct=1,hysteresis_pct=0,prefill_pct=30").partition(window((30, 70))) == (49, 51)
-    assert build("nexus_greedy:step_pct=1,hysteresis_pct=0").partition(window((90, 10), kv_use=0.9)) == (60, 40)
+    # Figure 10: decode takes 1.08 at 90 %; twice that, 2.16, is at 35.3 % of the device. Prefill: 3 / 0.9 is at 30 %.
+    assert build("nexus_greedy:step_pct=1,hysteresis_pct=0,prefill_pct=30").partition(window((30, 70))) == (64, 36)
+    assert build("nexus_greedy:step_pct=1,hysteresis_pct=0").partition(window((90, 10), kv_use=0.9)) == (30, 70)
 
 
 def test_nexus_learns_how_decode_depends_on_its_share() -> None:
     policy = build("nexus_greedy:step_pct=1,hysteresis_pct=0")
     policy.partition(window((50, 50), 0.10))
-    # Points (2, 0.1) and (4, 0.14): 0.02 / share + 0.06; at 90 % 0.0822, and 1.5 times that is 31.6 % of the device.
-    assert policy.partition(window((75, 25), 0.14)) == (68, 32)
+    # Points (2, 0.1) and (4, 0.14): 0.02 / share + 0.06; at 90 % 0.0822, and twice that is at 19.1 % of the device.
+    assert policy.partition(window((75, 25), 0.14)) == (80, 20)
 
 
 def test_nexus_makes_no_small_changes() -> None:
-    assert build("nexus_greedy:step_pct=1,hysteresis_pct=9").partition(window((41, 59))) == (41, 59)
-    assert build("nexus_greedy:step_pct=1,hysteresis_pct=8").partition(window((41, 59))) == (49, 51)
+    assert build("nexus_greedy:step_pct=1,hysteresis_pct=10").partition(window((55, 45))) == (55, 45)
+    assert build("nexus_greedy:step_pct=1,hysteresis_pct=9").partition(window((55, 45))) == (64, 36)
