@@ -2,9 +2,9 @@
 
 Idea
     While the KV in use is below ``kv_switch`` the prefill share grows as long as decode is slowed by no more than
-    ``decode_slack`` against its best share; above, the decode share grows as long as prefill is within its slack. From the present share the
-    search goes in steps: forward while the other lane's limit holds, else back until it does. A result that differs
-    from the present by less than ``hysteresis_pct`` is not taken. The shares add up to 100.
+    ``decode_slack`` against its best share; above, the decode share grows as long as prefill is within its slack.
+    From the present share the search goes in steps: forward while the other lane's limit holds, else back until it
+    does. A result that differs from the present by less than ``hysteresis_pct`` is not taken. The shares add up to 100.
     Latencies over the share are the line of semi-PD's equation 4 for decode, fitted to the latest ``history`` windows
     (before the first: its figure 10), and inverse proportion for prefill.
 Reads
