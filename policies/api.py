@@ -5,9 +5,8 @@ A policy is a dataclass with plain ``def`` methods.  It reads its arguments, its
 randomness.  Same seed and same views give the same decisions.  It survives ``pickle`` in mid-run and names only
 ids that it was shown.  The host validates each decision; one that cannot be carried out raises :class:`PolicyError`.
 
-Hot-path views (:class:`LaneView`, :class:`SequenceView`, :class:`ClusterView`) are read-only protocols that the
-host's live objects satisfy; cold-path views are immutable tuples that are replaced when an instance reports.
-Units: seconds, tokens, KV blocks; a share is in percent of one device's compute.
+Hot-path views (:class:`LaneView`, :class:`SequenceView`, :class:`ClusterView`) are read-only protocols that the host's
+live objects satisfy; the others are immutable. Units: seconds, tokens, KV blocks, percent of one device's compute.
 """
 
 from __future__ import annotations
@@ -30,10 +29,8 @@ class PolicyError(Exception):
 
 @dataclass(frozen=True)
 class Range:
-    """Closed interval of a numeric policy parameter: ``Annotated[float, Range(0, 4)]``.
-
-    At once the check of a config value and the search space of a tuner (``log`` asks for a log-uniform search).
-    """
+    """Closed interval of a numeric policy parameter: ``Annotated[float, Range(0, 4)]``. At once the check of a config
+    value and the search space of a tuner (``log`` asks for a log-uniform search)."""
 
     low: float
     high: float
@@ -184,8 +181,7 @@ class LaneView(Protocol):
 
     @property
     def decodes(self) -> Collection[SequenceView]:
-        """Running decodes, in the order in which they joined. All of them take part in the next iteration unless a plan
-        skips some."""
+        """Running decodes in the order of joining; all take part in the next iteration unless a plan skips some."""
         ...
 
     @property
@@ -223,6 +219,11 @@ class LaneView(Protocol):
         ...
 
     @property
+    def decode_iterations(self) -> int:
+        """Decode iterations that this lane has started so far, those under way included."""
+        ...
+
+    @property
     def estimate(self) -> Estimate: ...
     def uncomputed_tokens(self, sequence: SequenceView) -> int:
         """Prompt tokens left to compute: the target less what is computed, or less the prefix hit while waiting."""
@@ -252,6 +253,8 @@ class PartitionView(NamedTuple):
     running_requests: int
     ttft_target_s: float | None
     tpot_target_s: float | None
+    kv_use: float = 0.0
+    """Share of the instance's KV blocks that cannot be had at the end of the window."""
 
 
 class FleetView(NamedTuple):
@@ -309,12 +312,10 @@ class BatchPlan(NamedTuple):
     skip: frozenset[int] = frozenset()
     """Decodes to leave out of this iteration; they keep their KV."""
     preempt: tuple[int, ...] = ()
-    """Drop these running sequences first; they are recomputed. Without it the host preempts the latest arrival
-    whenever the decodes of the plan do not fit."""
+    """Drop these first (recomputed later). Without it the host preempts the latest arrival where decodes do not fit."""
     holds: bool = False
-    """A promise: while nobody arrives, finishes, is preempted or ends its prefill, the policy would return this
-    very plan again (for prefills: the same chunk sizes, as long as more than that is left) until its blocks cannot be
-    had. Lets a host run many iterations without asking."""
+    """A promise: while nobody arrives, finishes, is preempted or ends its prefill, the policy would return this plan
+    again (same chunk sizes, while more than that is left) until its blocks cannot be had. Saves the host asking."""
     reason: str | None = None
 
 

@@ -52,16 +52,26 @@ BUILTIN: dict[PolicyKind, dict[str, str]] = {
         "unified_budget": "policies.batch.unified_budget:UnifiedBudget",
         "chunked_prefill": "policies.batch.chunked_prefill:ChunkedPrefill",
         "decode_first": "policies.batch.decode_first:DecodeFirst",
+        "edf_slack": "policies.batch.edf_slack:EdfSlack",
+        "sjf_predicted": "policies.batch.sjf_predicted:SjfPredicted",
+        "priority": "policies.batch.priority:Priority",
+        "mlfq": "policies.batch.mlfq:Mlfq",
+        "vtc": "policies.batch.vtc:Vtc",
     },
     "partition": {
         "none": "policies.partition.none:NoPartition",
         "static_share": "policies.partition.static_share:StaticShare",
         "semi_pd": "policies.partition.semi_pd:SemiPd",
+        "pdmux_table": "policies.partition.pdmux_table:PdmuxTable",
+        "duet_on_demand": "policies.partition.duet_on_demand:DuetOnDemand",
+        "nexus_greedy": "policies.partition.nexus_greedy:NexusGreedy",
     },
     "scaling": {"fixed": "policies.scaling.fixed:Fixed"},
     "prediction": {
         "none": "policies.prediction.none:NoPrediction",
         "oracle": "policies.prediction.oracle:Oracle",
+        "mean": "policies.prediction.mean:Mean",
+        "bucketed_oracle": "policies.prediction.bucketed_oracle:BucketedOracle",
     },
 }
 

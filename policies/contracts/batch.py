@@ -104,13 +104,22 @@ def random_lane(rng: random.Random, kind: LaneKind) -> FakeLane:
 
 
 def arrive(rng: random.Random, lane: FakeLane, request_id: int) -> None:
-    """One more request, of at most 640 tokens all told: it waits, or on a decode lane it joins if there is room."""
+    """One more request, of at most 640 tokens all told: it waits, or on a decode lane it joins if there is room.
+
+    It has one of three tenants, SLO classes and predictions, or none.
+    """
     prompt, output = rng.randint(1, 540), rng.randint(2, 100)
+    request = fake_request(request_id, prompt)._replace(
+        arrival_s=lane.now_s,
+        tenant=(None, "a", "b", "c")[request_id % 4],
+        slo_class=(None, "interactive", "batch")[request_id % 3],
+        predicted_output_tokens=(None, 10, 100, output)[request_id // 2 % 4],
+    )
     if lane.kind != "decode":
         hit = rng.choice((0, 0, (prompt - 1) // 16 * 16))
-        lane.waiting.append(FakeSequence(fake_request(request_id, prompt), output, hit))
+        lane.waiting.append(FakeSequence(request, output, hit))
     elif lane.free_blocks > -(-prompt // 16) and lane.running_sequences < lane.max_sequences:
-        lane.decodes.append(fake_sequence(request_id, prompt, output, computed=prompt))
+        lane.decodes.append(FakeSequence(request, output, computed_tokens=prompt, generated_tokens=1))
 
 
 def _ids(sequences: list[FakeSequence]) -> set[int]:

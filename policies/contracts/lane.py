@@ -50,6 +50,7 @@ class FakeLane:
     max_batch_tokens: int = 2048
     instance_id: int = 0
     now_s: float = 0.0
+    decode_iterations: int = 0
     foreign_blocks: int = 0
     """Blocks that another lane of the same instance holds."""
     waiting: list[FakeSequence] = field(default_factory=list)
@@ -127,6 +128,7 @@ class FakeLane:
         decodes = [s for s in self.decodes if s.request_id not in plan.skip] if plan.decode else []
         for chunk in prefills:
             self._compute(chunk)
+        self.decode_iterations += bool(decodes)
         for sequence in decodes:
             sequence.computed_tokens += 1
             sequence.generated_tokens += 1

@@ -56,4 +56,5 @@ def random_window(rng: random.Random, shares: Partition, now_s: float) -> Partit
         running_requests=rng.randrange(60),
         ttft_target_s=rng.choice((None, 1.0)),
         tpot_target_s=rng.choice((None, 0.1)),
+        kv_use=rng.random(),
     )

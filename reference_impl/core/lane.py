@@ -109,6 +109,10 @@ class Lane:
     def decode_blocks(self) -> int:
         return self._due[self.steps.count % self.block_tokens]
 
+    @property
+    def decode_iterations(self) -> int:
+        return self.steps.count
+
     def uncomputed_tokens(self, sequence: SequenceView) -> int:
         """Prompt tokens left to compute, a prefix hit deducted."""
         computed = sequence.computed_tokens

@@ -26,6 +26,7 @@ class _Lane:
         self.running_sequences = totals.running_sequences
         self.max_batch_tokens = totals.max_batch_tokens
         self.decode_blocks = totals.decode_blocks
+        self.decode_iterations = totals.decode_iterations
         self.waiting, self.prefilling, self.decodes, self.paused = groups
         self.estimate = estimate
 

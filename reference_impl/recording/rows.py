@@ -43,6 +43,7 @@ class LaneTotals(NamedTuple):
     running_sequences: int
     max_batch_tokens: int
     decode_blocks: int
+    decode_iterations: int = 0
 
 
 class SeenSequence(NamedTuple):

@@ -85,6 +85,7 @@ class Partitioner:
         slo = self._sim.spec.slo
         targets = (slo.ttft_s, slo.tpot_s) if slo is not None else (None, None)
         policy = window.policy
+        self._sim.settle(window.instance, now_s)  # the blocks of iterations under way are taken
         view = window.view(now_s, window_s, *targets)
         try:
             shares = _checked(policy, policy.partition(view))
@@ -162,6 +163,7 @@ class _Window:
             running_requests=self.instance.running,
             ttft_target_s=ttft_target_s,
             tpot_target_s=tpot_target_s,
+            kv_use=1 - self.instance.pool.available / self.instance.pool.total,
         )
 
     def clear(self, now_s: float) -> None:

@@ -143,6 +143,34 @@ class TestDecodeFirstWithALowWaterMark(BatchContract):
     spec = "decode_first:refill_below=4,token_budget=200"
 
 
+class TestEdfSlack(BatchContract):
+    spec = "edf_slack:ttft_s=0.3"
+
+
+class TestEdfByDeadline(BatchContract):
+    spec = "edf_slack:order=deadline,hopeless=as_due,token_budget=90"
+
+
+class TestSjfPredicted(BatchContract):
+    spec = "sjf_predicted:prompt_weight=1"
+
+
+class TestPriority(BatchContract):
+    spec = "priority:aging_s=none"
+
+
+class TestMlfq(BatchContract):
+    spec = "mlfq:starvation_s=1"
+
+
+class TestMlfqWithFewPlaces(BatchContract):
+    spec = "mlfq:batch_sequences=3,starvation_s=0.5,levels=5"
+
+
+class TestVtc(BatchContract):
+    spec = "vtc"
+
+
 class TestNoPartition(PartitionContract):
     spec = "none"
 
@@ -159,6 +187,22 @@ class TestSemiPdAsPrinted(PartitionContract):
     spec = "semi_pd:printed_variant=true,step_pct=50,max_step=100,prefill_pct=50,decode_pct=50"
 
 
+class TestPdmuxTable(PartitionContract):
+    spec = "pdmux_table"
+
+
+class TestDuetOnDemand(PartitionContract):
+    spec = "duet_on_demand"
+
+
+class TestNexusGreedy(PartitionContract):
+    spec = "nexus_greedy"
+
+
+class TestTwitchyNexusGreedy(PartitionContract):
+    spec = "nexus_greedy:hysteresis_pct=0,step_pct=7,least_pct=1,prefill_slack=10"
+
+
 class TestFixed(ScalingContract):
     spec = "fixed"
 
@@ -169,6 +213,18 @@ class TestNoPrediction(PredictorContract):
 
 class TestOracle(PredictorContract):
     spec = "oracle"
+
+
+class TestMean(PredictorContract):
+    spec = "mean"
+
+
+class TestBucketedOracle(PredictorContract):
+    spec = "bucketed_oracle"
+
+
+class TestBucketedOracleThatIsAlwaysWrong(PredictorContract):
+    spec = "bucketed_oracle:accuracy=0,error=geometric"
 
 
 SUITES = [

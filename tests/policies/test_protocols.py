@@ -15,8 +15,13 @@ from policies.api import (
 )
 from policies.batch.chunked_prefill import ChunkedPrefill
 from policies.batch.decode_first import DecodeFirst
+from policies.batch.edf_slack import EdfSlack
+from policies.batch.mlfq import Mlfq
 from policies.batch.prefill_first import PrefillFirst
+from policies.batch.priority import Priority
+from policies.batch.sjf_predicted import SjfPredicted
 from policies.batch.unified_budget import UnifiedBudget
+from policies.batch.vtc import Vtc
 from policies.dispatch.cache_aware import CacheAware
 from policies.dispatch.deepflow import DeepFlow
 from policies.dispatch.kv_cost import KvCost
@@ -30,9 +35,14 @@ from policies.dispatch.prefix_affinity import PrefixAffinity
 from policies.dispatch.random_choice import RandomChoice
 from policies.dispatch.round_robin import RoundRobin
 from policies.dispatch.weighted_scorers import WeightedScorers
+from policies.partition.duet_on_demand import DuetOnDemand
+from policies.partition.nexus_greedy import NexusGreedy
 from policies.partition.none import NoPartition
+from policies.partition.pdmux_table import PdmuxTable
 from policies.partition.semi_pd import SemiPd
 from policies.partition.static_share import StaticShare
+from policies.prediction.bucketed_oracle import BucketedOracle
+from policies.prediction.mean import Mean
 from policies.prediction.none import NoPrediction
 from policies.prediction.oracle import Oracle
 from policies.registry import BUILTIN
@@ -43,10 +53,20 @@ DISPATCH: list[DispatchPolicy] = [
     *(RoundRobin(), RandomChoice(), LeastLoaded(), PowerOfTwo(), PrefixAffinity()),
     *(CacheAware(), KvCost(), WeightedScorers(), PrebleE2(), Mooncake(), PdAware(), Locality(), DeepFlow()),
 ]
-BATCH: list[BatchPolicy] = [PrefillFirst(), UnifiedBudget(), ChunkedPrefill(), DecodeFirst()]
-PARTITION: list[PartitionPolicy] = [NoPartition(), StaticShare(), SemiPd()]
+BATCH: list[BatchPolicy] = [
+    PrefillFirst(),
+    UnifiedBudget(),
+    ChunkedPrefill(),
+    DecodeFirst(),
+    EdfSlack(),
+    SjfPredicted(),
+    Priority(),
+    Mlfq(),
+    Vtc(),
+]
+PARTITION: list[PartitionPolicy] = [NoPartition(), StaticShare(), SemiPd(), PdmuxTable(), DuetOnDemand(), NexusGreedy()]
 SCALING: list[ScalingPolicy] = [Fixed()]
-PREDICTION: list[LengthPredictor] = [NoPrediction(), Oracle()]
+PREDICTION: list[LengthPredictor] = [NoPrediction(), Oracle(), Mean(), BucketedOracle()]
 LANE: LaneView = FakeLane()
 SEQUENCE: SequenceView = fake_sequence(0, 1)
 CLUSTER: ClusterView = FakeCluster((fake_instance(0),))

@@ -43,6 +43,13 @@ BATCH = [
     "unified_budget:token_budget=96,long_prefill_token_threshold=40",
     "chunked_prefill:chunk_tokens=64",
     "decode_first",
+    "edf_slack:ttft_s=0.2",
+    "sjf_predicted:aging_tokens_per_s=50",
+    "priority:classes=b/a,token_budget=96",
+    "mlfq:starvation_s=0.5",
+    "mlfq:batch_sequences=2,base_quantum_s=0.03,starvation_s=0.5,levels=4",
+    "vtc",
+    "vtc:token_budget=64",
     "fussy",
 ]
 DISPATCH = ["round_robin", "random", "least_loaded:metric=kv", "power_of_two", "prefix_affinity", "choosy"]
@@ -56,7 +63,13 @@ ROLES = [
 ]
 FUSSY = "fussy"
 """A batch policy of the tests' own, see Fussy."""
-PARTITION = ["none", "static_share:prefill_pct=40,decode_pct=60", "semi_pd:window_s=0.25"]
+PARTITION = [
+    "none",
+    "static_share:prefill_pct=40,decode_pct=60",
+    "semi_pd:window_s=0.25",
+    "pdmux_table:window_s=0.1,decode_bs_divisor=3",
+    "nexus_greedy:window_s=0.1,kv_switch=0.5",
+]
 
 
 class Fussy:
@@ -168,6 +181,7 @@ def traces(draw: st.DrawFn) -> Trace:
         ids = tuple(
             tuple(j if j < shared[i] else 1000 * (i + 1) + j for j in range(-(-prompts[i] // 32))) for i in range(count)
         )
+    labels = tuple(draw(st.lists(st.sampled_from("abc"), min_size=count, max_size=count)))
     return Trace(
         name="drawn",
         arrival_s=np.cumsum(np.array(steps, np.float64)) * grid_s,
@@ -175,6 +189,8 @@ def traces(draw: st.DrawFn) -> Trace:
         output_tokens=np.array(outputs, np.int32),
         prefix_ids=ids,
         prefix_block_tokens=32 if ids is not None else None,
+        tenant=labels,
+        slo_class=labels,
     )
 
 
@@ -203,6 +219,7 @@ def test_fast_paths_equal_plain_stepping(deploy: Deploy, latency: Any, data: st.
     options: dict[str, Any] = {
         "batch": batch if batch != FUSSY else "prefill_first",
         "partition": data.draw(st.sampled_from(PARTITION)),
+        "predictor": "oracle" if batch.startswith("sjf") else None,
         "latency": latency,
         "kv_blocks": data.draw(st.sampled_from([17, 20, 33, 400])),
         "max_sequences": data.draw(st.sampled_from([2, 256])),
