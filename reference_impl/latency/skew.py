@@ -119,8 +119,15 @@ def _axes(path: Path, described: object) -> dict[str, Axis]:
         bins, labels = described.get(f"{name}_bins"), described.get(f"{name}_labels")
         if not isinstance(bins, list) or not isinstance(labels, list) or len(bins) != len(labels) + 1:
             raise ProfileError(f"{path}: bucket_axes needs {name}_labels and one more {name}_bins than labels")
-        axes[name] = Axis(tuple(float(edge) for edge in bins[1:]), tuple(str(label) for label in labels))
+        axes[name] = Axis(tuple(_edge(path, name, edge) for edge in bins[1:]), tuple(str(label) for label in labels))
     return axes
+
+
+def _edge(path: Path, name: str, edge: Any) -> float:
+    try:
+        return float(edge)
+    except (TypeError, ValueError):
+        raise ProfileError(f"{path}: {name}_bins of bucket_axes has {edge!r}; it must hold numbers") from None
 
 
 def _check_degree(samples: Path, per_degree: Mapping[str, Mapping[str, Any]], tp: int) -> None:
