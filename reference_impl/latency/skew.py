@@ -100,7 +100,7 @@ def read_skew(fitted: Path, samples: Path | None, fit: Mapping[str, Any], tp: in
     chunks = tuple(sorted({bucket[0] for bucket in alphas} - {0}))
     if not chunks:
         raise ProfileError(f"{fitted} has no row with a prefill chunk (pc above 0)")
-    return SkewTable(axes, alphas, chunks, float(default))
+    return SkewTable(axes, alphas, chunks, _told(fitted, f"alpha_default of degree {tp}", default))
 
 
 def _alpha(path: Path, line: int, text: str) -> float:
@@ -119,15 +119,18 @@ def _axes(path: Path, described: object) -> dict[str, Axis]:
         bins, labels = described.get(f"{name}_bins"), described.get(f"{name}_labels")
         if not isinstance(bins, list) or not isinstance(labels, list) or len(bins) != len(labels) + 1:
             raise ProfileError(f"{path}: bucket_axes needs {name}_labels and one more {name}_bins than labels")
-        axes[name] = Axis(tuple(_edge(path, name, edge) for edge in bins[1:]), tuple(str(label) for label in labels))
+        axes[name] = Axis(
+            tuple(_told(path, f"{name}_bins", edge) for edge in bins[1:]), tuple(str(label) for label in labels)
+        )
     return axes
 
 
-def _edge(path: Path, name: str, edge: Any) -> float:
+def _told(path: Path, what: str, value: Any) -> float:
+    """A number of the meta file."""
     try:
-        return float(edge)
+        return float(value)
     except (TypeError, ValueError):
-        raise ProfileError(f"{path}: {name}_bins of bucket_axes has {edge!r}; it must hold numbers") from None
+        raise ProfileError(f"{path}: the meta file's {what} has {value!r}; it must be a number") from None
 
 
 def _check_degree(samples: Path, per_degree: Mapping[str, Mapping[str, Any]], tp: int) -> None:
