@@ -153,10 +153,12 @@ def serving() -> Iterator[Callable[..., LocalServer]]:
     async def close() -> None:
         for listener in listeners:
             listener.close()
-        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        for _ in range(3):  # a connection that was accepted is nobody's until its task has begun
+            await asyncio.sleep(0)
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
 
     yield start
     asyncio.run_coroutine_threadsafe(close(), loop).result(10)

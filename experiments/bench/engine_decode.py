@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from pathlib import Path
 from statistics import median
@@ -53,22 +54,25 @@ class _Ours:
 
 
 class _Bare:
-    """``model(token, past_key_values=...)``, a dense cache without padding."""
+    """``model(token)`` over transformers' own cache, which is dense and without padding."""
 
     def __init__(self, model: Any, count: int) -> None:
         import torch
+        from transformers import DynamicCache
 
         self._model = model
         self._tokens = torch.full((count, 1), 5)
+        newer = "cache" in inspect.signature(model.forward).parameters  # transformers 5.24 renamed it
+        self._cache = {"cache" if newer else "past_key_values": DynamicCache(config=model.config)}
         with torch.inference_mode():
             prompt = torch.arange(3, 3 + count)[:, None].expand(count, _CONTEXT_TOKENS)
-            self._cache = model(prompt, use_cache=True, logits_to_keep=1).past_key_values
+            model(prompt, use_cache=True, logits_to_keep=1, **self._cache)
 
     def step(self) -> None:
         import torch
 
         with torch.inference_mode():
-            self._model(self._tokens, past_key_values=self._cache, use_cache=True)
+            self._model(self._tokens, use_cache=True, **self._cache)
 
 
 def _in_turn(sides: list[_Ours | _Bare], steps: int) -> list[float]:
