@@ -62,7 +62,7 @@ def _start(folder: Path, number: int) -> Start:
             raise RuntimeError(f"semiflow serve did not start: it said {line.strip()!r}; see its words above")
         asyncio.run(_ask(port))
         answered_s = time.monotonic() - started_s
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         process.stdout.read()
         if process.wait():
             raise RuntimeError(f"semiflow serve ended with exit code {process.returncode}; see its words above")
@@ -78,7 +78,7 @@ def _served(arguments: tuple[str, ...]) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         if process.poll() is None:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
             process.wait()
         if process.stdout is not None:
             process.stdout.close()
