@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from workloads.errors import TraceError, refusal
+from workloads.errors import TraceError
+from workloads.validate import refuse_first
 
 if TYPE_CHECKING:
     from workloads.trace import Trace
@@ -30,12 +31,12 @@ def settle_columns(trace: Trace) -> None:
     requests = len(trace.arrival_s)
     if trace.turn is not None:
         turn = _whole(trace.name, "turn", trace.turn, requests, _TURNS_ALLOWED)
-        _refuse(trace.name, "turn", turn, (turn < 0) | (turn > np.iinfo(np.int32).max), _TURNS_ALLOWED)
+        refuse_first(trace.name, "turn", turn, (turn < 0) | (turn > np.iinfo(np.int32).max), _TURNS_ALLOWED)
         object.__setattr__(trace, "turn", _frozen(turn.astype(np.int32)))
     if trace.parent_row is not None:
         parents = _whole(trace.name, "parent_row", trace.parent_row, requests, "rows before this one, or -1")
         late = (parents < NO_PARENT) | (parents >= np.arange(requests))
-        _refuse(trace.name, "parent_row", parents, late, "a row before this one, or -1 for none")
+        refuse_first(trace.name, "parent_row", parents, late, "a row before this one, or -1 for none")
         object.__setattr__(trace, "parent_row", _frozen(parents))
     if trace.think_s is not None:
         object.__setattr__(trace, "think_s", _think(trace, requests))
@@ -45,9 +46,9 @@ def _think(trace: Trace, requests: int) -> NDArray[np.float64]:
     if trace.parent_row is None:
         raise TraceError(f"{trace.name}: think_s says how long after its parent a request comes; give parent_row too")
     think = _numbers(trace.name, "think_s", trace.think_s, requests, _THINK_ALLOWED).astype(np.float64)
-    _refuse(trace.name, "think_s", think, ~(np.isfinite(think) & (think >= 0.0)), _THINK_ALLOWED)
+    refuse_first(trace.name, "think_s", think, ~(np.isfinite(think) & (think >= 0.0)), _THINK_ALLOWED)
     alone = (trace.parent_row == NO_PARENT) & (think > 0.0)
-    _refuse(trace.name, "think_s", think, alone, "0 for a request without a parent")
+    refuse_first(trace.name, "think_s", think, alone, "0 for a request without a parent")
     return _frozen(think)
 
 
@@ -91,7 +92,7 @@ def describe(trace: Trace) -> dict[str, float]:
 def _whole(name: str, column_name: str, values: ArrayLike, requests: int, allowed: str) -> NDArray[np.int64]:
     column = _numbers(name, column_name, values, requests, allowed)
     if column.dtype.kind == "f":
-        _refuse(name, column_name, column, ~(np.floor(column) == column) | (np.abs(column) > 2**53), allowed)
+        refuse_first(name, column_name, column, ~(np.floor(column) == column) | (np.abs(column) > 2**53), allowed)
     return column.astype(np.int64)
 
 
@@ -106,18 +107,6 @@ def _numbers(
         found = f"{column.dtype} of {column.size} values"
         raise TraceError(f"{name}, column {column_name}: {found} (allowed: {requests}, one per arrival: {allowed})")
     return column
-
-
-def _refuse(
-    name: str,
-    column_name: str,
-    column: NDArray[np.float64] | NDArray[np.int64],
-    wrong: NDArray[np.bool_],
-    allowed: str,
-) -> None:
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise TraceError(refusal(f"{name}, row {row}", column_name, column[row].item(), allowed))
 
 
 def _frozen(column: NDArray[_T]) -> NDArray[_T]:

@@ -21,7 +21,7 @@ def arrival_column(name: str, values: ArrayLike) -> NDArray[np.float64]:
         raise TraceError(f"{name}: no requests (allowed: at least one)")
     wrong = ~(np.isfinite(column) & (column >= 0.0))
     wrong[1:] |= np.diff(np.where(wrong, 0.0, column)) < 0.0
-    _refuse_first(name, "arrival_s", column, wrong, TIMES_ALLOWED)
+    refuse_first(name, "arrival_s", column, wrong, TIMES_ALLOWED)
     column.setflags(write=False)
     return column
 
@@ -32,7 +32,7 @@ def token_column(name: str, column_name: str, values: ArrayLike, requests: int) 
     if len(column) != requests:
         raise TraceError(f"{name}, column {column_name}: {len(column)} values (allowed: one per arrival, {requests})")
     wrong = ~((column >= 1) & (column <= MAX_TOKENS) & (column == np.floor(column)))
-    _refuse_first(name, column_name, column, wrong, TOKENS_ALLOWED)
+    refuse_first(name, column_name, column, wrong, TOKENS_ALLOWED)
     tokens = column.astype(np.int32)
     tokens.setflags(write=False)
     return tokens
@@ -63,13 +63,14 @@ def _numbers(name: str, column_name: str, values: ArrayLike, allowed: str) -> ND
     return column
 
 
-def _refuse_first(
+def refuse_first(
     name: str,
     column_name: str,
     column: NDArray[np.float64] | NDArray[np.int64],
     wrong: NDArray[np.bool_],
     allowed: str,
 ) -> None:
+    """Raises TraceError naming the first row that is wrong, if there is one."""
     if wrong.any():
         row = int(np.argmax(wrong))
         raise TraceError(refusal(f"{name}, row {row}", column_name, column[row].item(), allowed))

@@ -96,7 +96,7 @@ def bench_fidelity(
     json_: Json = False,
 ) -> None:
     """`semiflow fidelity` with the configuration that comes with semiflow: four dispatch and three batch policies under
-    two traces, three live runs of each, on two cores. An hour; interrupted, it goes on where it was.
+    two traces, two live runs of each, on two cores. 35 minutes; interrupted, it goes on where it was.
     """
     fidelity(_BENCHMARK, out, json_=json_)
 
