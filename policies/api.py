@@ -5,26 +5,41 @@ A policy is a dataclass with plain ``def`` methods.  It reads its arguments, its
 randomness.  Same seed and same views give the same decisions.  It survives ``pickle`` in mid-run and names only
 ids that it was shown.  The host validates each decision; one that cannot be carried out raises :class:`PolicyError`.
 
-Hot-path views (:class:`LaneView`, :class:`SequenceView`, :class:`ClusterView`) are read-only protocols that the host's
-live objects satisfy; the others are immutable. Units: seconds, tokens, KV blocks, percent of one device's compute.
+This module is all that a policy imports: the protocols and parameter annotations are defined here, the views in
+:mod:`policies.views`, the decisions in :mod:`policies.decisions`. Units: seconds, tokens, KV blocks, percent of one
+device's compute.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
-Role = Literal["colocated", "prefill", "decode", "semi_pd"]
-LaneKind = Literal["mixed", "prefill", "decode"]
-Phase = Literal["prefill", "decode"]
-InstanceState = Literal["starting", "ready", "draining", "failed"]
+from policies.decisions import DECODE_ALL as DECODE_ALL
+from policies.decisions import IDLE as IDLE
+from policies.decisions import BatchPlan as BatchPlan
+from policies.decisions import Chunk as Chunk
+from policies.decisions import Dispatch as Dispatch
+from policies.decisions import Partition as Partition
+from policies.decisions import PolicyError as PolicyError
+from policies.decisions import Reject as Reject
+from policies.decisions import Role as Role
+from policies.decisions import ScalePlan as ScalePlan
+from policies.views import ClusterView as ClusterView
+from policies.views import Estimate as Estimate
+from policies.views import FleetView as FleetView
+from policies.views import InstanceState as InstanceState
+from policies.views import InstanceView as InstanceView
+from policies.views import LaneKind as LaneKind
+from policies.views import LaneView as LaneView
+from policies.views import PartitionView as PartitionView
+from policies.views import Phase as Phase
+from policies.views import PolicyEvent as PolicyEvent
+from policies.views import RequestView as RequestView
+from policies.views import SequenceView as SequenceView
+
 PolicyKind = Literal["dispatch", "batch", "partition", "scaling", "prediction"]
-
-
-class PolicyError(Exception):
-    """A policy decided something that the host cannot do; names the policy, the decision and what was allowed."""
 
 
 @dataclass(frozen=True)
@@ -45,299 +60,6 @@ class Choice:
 
     def __init__(self, *values: str) -> None:
         object.__setattr__(self, "values", values)
-
-
-# --------------------------------------------------------------------------------------------------------- views
-
-
-class RequestView(NamedTuple):
-    """What is known of a request before it runs. Never its true output length, unless an oracle predictor runs."""
-
-    request_id: int
-    arrival_s: float
-    prompt_tokens: int
-    prefix_ids: tuple[int, ...] = ()
-    """Chained ids of the prompt's leading blocks: equal ids at position i mean an equal prefix up to block i."""
-    prefix_block_tokens: int = 0
-    """Tokens per prefix id (0 where there are none); the last block may be partial."""
-    predicted_output_tokens: int | None = None
-    oracle_output_tokens: int | None = None
-    """The true length; set only while a predictor whose name says ``oracle`` is in use."""
-    tenant: str | None = None
-    slo_class: str | None = None
-    session_id: str | None = None
-
-
-class InstanceView(NamedTuple):
-    """One instance as it last reported itself (a dispatch policy sees nothing fresher)."""
-
-    instance_id: int
-    role: Role
-    state: InstanceState
-    observed_at_s: float
-    waiting_requests: int
-    running_requests: int
-    """Sequences that hold KV: partly prefilled, decoding, or being handed over."""
-    waiting_tokens: int
-    """Tokens of this instance's requests that have no KV here yet: not computed, or not handed over."""
-    context_tokens: int
-    """Tokens whose KV the running sequences hold."""
-    free_blocks: int
-    total_blocks: int
-    block_tokens: int
-
-    @property
-    def outstanding_requests(self) -> int:
-        """Requests sent here that have not finished."""
-        return self.waiting_requests + self.running_requests
-
-    @property
-    def outstanding_tokens(self) -> int:
-        """Prompt tokens still to compute plus context tokens held."""
-        return self.waiting_tokens + self.context_tokens
-
-    @property
-    def kv_use(self) -> float:
-        """Share of KV blocks in use plus those that the waiting prompts will need; may exceed 1."""
-        waiting_blocks = -(-self.waiting_tokens // self.block_tokens)
-        return (self.total_blocks - self.free_blocks + waiting_blocks) / self.total_blocks
-
-
-class Estimate(Protocol):
-    """The host's latency model for one instance, for policies that predict: seconds, whole device, nothing beside."""
-
-    def prefill_s(self, new_tokens: int, context_tokens: int = 0) -> float:
-        """Duration of one iteration that computes ``new_tokens`` on top of ``context_tokens`` cached ones."""
-        ...
-
-    def decode_s(self, sequences: int, context_tokens: int) -> float:
-        """Duration of one decode iteration over ``sequences`` whose contexts add up to ``context_tokens``."""
-        ...
-
-
-class ClusterView(Protocol):
-    """What a job executor knows when it dispatches."""
-
-    @property
-    def now_s(self) -> float: ...
-    @property
-    def phase(self) -> Phase:
-        """``prefill`` for a new request; ``decode`` for the second call at hand-over (disaggregated instances)."""
-        ...
-
-    @property
-    def instances(self) -> Sequence[InstanceView]:
-        """The ready instances that can serve this phase, by ascending id. Never empty."""
-        ...
-
-    @property
-    def estimate(self) -> Estimate: ...
-
-
-class SequenceView(Protocol):
-    """A request admitted to an instance."""
-
-    @property
-    def request(self) -> RequestView: ...
-    @property
-    def request_id(self) -> int: ...
-    @property
-    def target_tokens(self) -> int:
-        """Tokens to prefill before the next token comes: the prompt, plus what was generated before a preemption."""
-        ...
-
-    @property
-    def computed_tokens(self) -> int:
-        """Of :attr:`target_tokens`, those that are computed (prefix hits included); 0 while waiting."""
-        ...
-
-    @property
-    def context_tokens(self) -> int:
-        """Tokens whose KV it holds; of a running decode, the iterations so far included."""
-        ...
-
-    @property
-    def generated_tokens(self) -> int: ...
-
-
-class LaneView(Protocol):
-    """One lane of an instance as its next iteration finds it; planned ahead: as far as the one under way is certain."""
-
-    @property
-    def now_s(self) -> float: ...
-    @property
-    def kind(self) -> LaneKind: ...
-    @property
-    def instance_id(self) -> int: ...
-    @property
-    def waiting(self) -> Collection[SequenceView]:
-        """Not admitted yet, first come first (preempted ones come back at the front)."""
-        ...
-
-    @property
-    def prefilling(self) -> Collection[SequenceView]:
-        """Admitted, prompt partly computed, oldest first."""
-        ...
-
-    @property
-    def decodes(self) -> Collection[SequenceView]:
-        """Running decodes in the order of joining; all take part in the next iteration unless a plan skips some."""
-        ...
-
-    @property
-    def paused(self) -> Collection[SequenceView]:
-        """Decodes that the plan before skipped. They take part again unless this plan skips them too."""
-        ...
-
-    @property
-    def free_blocks(self) -> int:
-        """KV blocks that can be had now: unused, or cached for a prefix that nobody references."""
-        ...
-
-    @property
-    def total_blocks(self) -> int: ...
-    @property
-    def block_tokens(self) -> int: ...
-    @property
-    def max_sequences(self) -> int:
-        """Admission limit: sequences that may hold KV on this lane's instance (partly prefilled plus decoding)."""
-        ...
-
-    @property
-    def running_sequences(self) -> int:
-        """How many of :attr:`max_sequences` are taken."""
-        ...
-
-    @property
-    def max_batch_tokens(self) -> int:
-        """Engine limit on the tokens of one iteration, decodes included."""
-        ...
-
-    @property
-    def decode_blocks(self) -> int:
-        """KV blocks that the next decode iteration of all running decodes will take."""
-        ...
-
-    @property
-    def decode_iterations(self) -> int:
-        """Decode iterations that this lane has started so far, those under way included."""
-        ...
-
-    @property
-    def estimate(self) -> Estimate: ...
-    def uncomputed_tokens(self, sequence: SequenceView) -> int:
-        """Prompt tokens left to compute: the target less what is computed, or less the prefix hit while waiting."""
-        ...
-
-    def blocks_needed(self, sequence: SequenceView, tokens: int) -> int:
-        """Free blocks that computing the next ``tokens`` of ``sequence`` takes, prefix hit deducted."""
-        ...
-
-
-class PartitionView(NamedTuple):
-    """One semi-PD instance over the last window."""
-
-    now_s: float
-    instance_id: int
-    partition: Partition
-    window_s: float
-    ttft_s: tuple[float, ...]
-    """TTFT of every request whose first token fell into the window, in order."""
-    tpot_s: tuple[float, ...]
-    """Mean TPOT of every request that finished in the window, in order."""
-    arrivals: int
-    prefill_busy_s: float
-    """Time that the prefill lane computed in the window."""
-    prefilled_requests: int
-    waiting_requests: int
-    running_requests: int
-    ttft_target_s: float | None
-    tpot_target_s: float | None
-    kv_use: float = 0.0
-    """Share of the instance's KV blocks that cannot be had at the end of the window."""
-
-
-class FleetView(NamedTuple):
-    """What the cluster manager knows when it decides how many instances of each role there should be."""
-
-    now_s: float
-    instances: tuple[InstanceView, ...]
-    arrival_rate_rps: float
-    attainment: float | None
-    """Share of the requests finished in the last interval that met their targets; None when there were none."""
-    configured: Mapping[Role, int]
-
-
-class PolicyEvent(NamedTuple):
-    """What a policy that defines ``observe(event)`` is told, in order, with the host's report delay."""
-
-    kind: Literal["dispatched", "first_token", "finished", "preempted", "rejected"]
-    at_s: float
-    request_id: int
-    instance_id: int | None
-    tokens: int
-    """Prompt tokens (dispatched), tokens generated (first_token, finished, preempted), 0 (rejected)."""
-
-
-# ----------------------------------------------------------------------------------------------------- decisions
-
-
-class Dispatch(NamedTuple):
-    """Send the request to this instance; with disaggregation optionally choose the decode instance at once."""
-
-    instance_id: int
-    decode_instance_id: int | None = None
-    reason: str | None = None
-
-
-class Reject(NamedTuple):
-    """Refuse the request. It counts as a miss."""
-
-    reason: str
-
-
-class Chunk(NamedTuple):
-    """Compute the next ``tokens`` uncomputed prompt tokens of this sequence."""
-
-    request_id: int
-    tokens: int
-
-
-class BatchPlan(NamedTuple):
-    """One lane's next iteration. Cost follows change: decodes are named as "all, minus a few"."""
-
-    prefills: tuple[Chunk, ...] = ()
-    decode: bool = True
-    """All running decodes take part, paused ones included, less ``skip``; False: none does."""
-    skip: frozenset[int] = frozenset()
-    """Decodes to leave out of this iteration; they keep their KV."""
-    preempt: tuple[int, ...] = ()
-    """Drop these first (recomputed later). Without it the host preempts the latest arrival where decodes do not fit."""
-    holds: bool = False
-    """A promise: while nobody arrives, finishes, is preempted or ends its prefill, the policy would return this plan
-    again (same chunk sizes, while more than that is left) until its blocks cannot be had. Saves the host asking."""
-    reason: str | None = None
-
-
-DECODE_ALL = BatchPlan(holds=True)
-IDLE = BatchPlan(decode=False)
-
-
-class Partition(NamedTuple):
-    """Compute shares of a semi-PD instance's two lanes, each 1..100; the sum may exceed 100 (the device arbitrates)."""
-
-    prefill_pct: int
-    decode_pct: int
-
-
-class ScalePlan(NamedTuple):
-    """How many instances of each role there should be."""
-
-    targets: Mapping[Role, int]
-    reason: str | None = None
-
-
-# ----------------------------------------------------------------------------------------------------- protocols
 
 
 class Policy(Protocol):
