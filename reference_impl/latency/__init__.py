@@ -12,10 +12,11 @@ from reference_impl.latency.links import LINKS, LinkKind, link
 from reference_impl.latency.llmservingsim import read_profile
 from reference_impl.latency.measured import Coefficients, Measured
 from reference_impl.latency.memory import kv_pool_blocks
+from reference_impl.latency.models import MODELS
 from reference_impl.latency.profile import profile
 from reference_impl.latency.profiled import Profiled
 from reference_impl.latency.roofline import Roofline, roofline
-from reference_impl.latency.shapes import MODELS, ModelShape
+from reference_impl.latency.shapes import ModelShape
 from reference_impl.latency.table import Table
 
 __all__ = [

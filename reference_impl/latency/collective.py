@@ -1,4 +1,4 @@
-"""The all-reduce that tensor parallelism adds."""
+"""What the devices of one instance send each other: the all-reduce of tensor parallelism, the all-to-all of experts."""
 
 from __future__ import annotations
 
@@ -15,3 +15,14 @@ def all_reduce_s(hardware: Hardware, tp: int, payload_bytes: float) -> float:
         return 0.0
     bandwidth = hardware.link_bytes_per_s * hardware.all_reduce_efficiency
     return hardware.all_reduce_latency_s + 2 * (tp - 1) / tp * payload_bytes / bandwidth
+
+
+def all_to_all_s(hardware: Hardware, devices: int, payload_bytes: float) -> float:
+    """Seconds of one all-to-all in which each device sends ``payload_bytes``, in even parts, one of them to itself.
+
+    Approximate: efficiency and latency are those of the all-reduce, and every device has as much to send.
+    """
+    if devices == 1:
+        return 0.0
+    bandwidth = hardware.link_bytes_per_s * hardware.all_reduce_efficiency
+    return hardware.all_reduce_latency_s + (devices - 1) / devices * payload_bytes / bandwidth

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ class Hardware:
 
     name: str
     bf16_flops: float
-    """Peak dense bf16 FLOP/s (without sparsity)."""
+    """Peak dense bf16 FLOP/s (without sparsity); fp16 has the same on all of them."""
     hbm_bytes_per_s: float
     memory_bytes: float
     """Total memory as the driver reports it."""
@@ -40,11 +40,13 @@ class Hardware:
     all_reduce_efficiency: float
     all_reduce_latency_s: float
     source: str
+    fp8_flops: float | None = None
+    """The same in fp8; None: it does not compute in fp8."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name in ("name", "link", "source"):
+            if field.name in ("name", "link", "source") or value is None:
                 continue
             low_ok = value >= 0 if field.name.endswith("_s") and "per_s" not in field.name else value > 0
             if not low_ok or (field.name.endswith("_efficiency") and value > 1):
@@ -96,6 +98,7 @@ _H100 = Hardware(
     all_reduce_efficiency=0.7,
     all_reduce_latency_s=8e-6,
     source=f"NVIDIA H100 SXM data sheet; {_AIC} (h100_sxm, vLLM 0.24); {_ASSUMED}",
+    fp8_flops=1978.9e12,
 )
 _H200 = replace(
     _H100,
@@ -133,6 +136,7 @@ _RTX_PRO_6000 = Hardware(
     all_reduce_latency_s=12.7e-6,
     source="NVIDIA RTX PRO 6000 Blackwell Server data sheet; efficiencies fitted to LLMServingSim's operator profile; "
     "all-reduce: its NCCL measurement over two devices on PCIe (profiler/perf/RTXPRO6000/hardware.yaml)",
+    fp8_flops=1007.6e12,
 )
 _RTX_4090 = replace(
     _RTX_PRO_6000,
@@ -144,6 +148,52 @@ _RTX_4090 = replace(
     link="pcie4",
     sm_count=128,
     source="NVIDIA RTX 4090 data sheet; efficiencies taken over from rtx-pro-6000, not measured on this device",
+    fp8_flops=330.3e12,
+)
+_L40S = replace(
+    _RTX_4090,
+    name="l40s",
+    bf16_flops=362.05e12,
+    hbm_bytes_per_s=0.864e12,
+    memory_bytes=47.7e9,
+    sm_count=142,
+    source="NVIDIA L40S data sheet; efficiencies taken over from rtx-pro-6000, not measured on this device",
+    fp8_flops=733e12,
+)
+_A800 = replace(
+    _A100_80G,
+    name="a800",
+    link_bytes_per_s=200e9,
+    source=f"NVIDIA A800 SXM 80 GB data sheet: an A100 with NVLink at 400 GB/s; {_AIC} of the A100; {_ASSUMED}",
+)
+_H800 = replace(
+    _H100,
+    name="h800",
+    link_bytes_per_s=200e9,
+    source=f"NVIDIA H800 SXM data sheet: an H100 with NVLink at 400 GB/s; {_AIC} of the H100; {_ASSUMED}",
+)
+_ASCEND_910B = Hardware(
+    name="ascend-910b",
+    bf16_flops=376e12,
+    hbm_bytes_per_s=1.6e12,
+    memory_bytes=64 * 2**30,
+    link_bytes_per_s=196e9,
+    link="hccs",
+    sm_count=24,
+    gemm_efficiency=0.7,
+    gemm_bandwidth_efficiency=0.6,
+    gemm_launch_s=5e-6,
+    attention_efficiency=0.7,
+    attention_io_efficiency=0.6,
+    attention_launch_s=5e-6,
+    decode_attention_efficiency=0.6,
+    decode_attention_launch_s=5e-6,
+    elementwise_launch_s=2e-6,
+    all_reduce_efficiency=0.7,
+    all_reduce_latency_s=10e-6,
+    source="no public data sheet: peaks, bandwidths, efficiencies and launch times as Huawei's msmodeling assumes them "
+    "for the 376 TFLOP/s, 64 GB Atlas 800 A2 (not measured by us); the same name is sold with 280 and 313 TFLOP/s, "
+    "DeepServe (arXiv 2501.14417, section 2) speaks of 400; cores: the 910B2's 24, assumed",
 )
 _A100_40G = replace(
     _A100_80G,
@@ -153,7 +203,21 @@ _A100_40G = replace(
     source=f"NVIDIA A100 SXM 40 GB data sheet; {_AIC} of the 80 GB card; {_ASSUMED}",
 )
 
-HARDWARE = {item.name: item for item in (_A100_40G, _A100_80G, _H100, _H200, _RTX_PRO_6000, _RTX_4090)}
+HARDWARE = {
+    item.name: item
+    for item in (
+        _A100_40G,
+        _A100_80G,
+        _A800,
+        _H100,
+        _H200,
+        _H800,
+        _L40S,
+        _RTX_PRO_6000,
+        _RTX_4090,
+        _ASCEND_910B,
+    )
+}
 
 
 def hardware(name_or_yaml: str | Path) -> Hardware:
@@ -182,10 +246,11 @@ def _from_yaml(path: Path) -> Hardware:
         raise ProfileError(f"{path} must hold a mapping of hardware fields, not {type(data).__name__}")
     base = data.pop("base", None)
     names = [field.name for field in fields(Hardware)]
+    needed = [field.name for field in fields(Hardware) if field.default is MISSING]
     unknown = sorted(set(map(str, data)) - set(names))
     if unknown:
         raise ProfileError(f"{path}: unknown key {unknown[0]!r}; allowed: base, {', '.join(names)}")
-    missing = [name for name in names if name not in data] if base is None else []
+    missing = [name for name in needed if name not in data] if base is None else []
     if missing:
         raise ProfileError(f"{path}: key {missing[0]!r} is missing; give it, or name a 'base' to start from")
     values = {key: _checked(path, key, value) for key, value in data.items()}

@@ -30,7 +30,7 @@ def kv_pool_blocks(
         raise ProfileError(f"block size is {block_tokens!r} tokens; it must be at least 1")
     weights = model.weight_bytes / tp
     free = hardware.memory_bytes * memory_fraction - weights - reserve_bytes
-    block_bytes = 2 * model.layers * model.kv_dim_per_device(tp) * model.bytes_per_value * block_tokens
+    block_bytes = model.layers * model.kv_values_per_device(tp) * model.bytes_per_value * block_tokens
     blocks = int(free // block_bytes)
     if blocks < 1:
         raise ProfileError(

@@ -30,6 +30,10 @@ class Profiled:
     def __init__(self, profile: Profile, tp: int = 1, model: ModelShape | None = None) -> None:
         self.profile, self.tp = profile, tp
         self.model = find_model(profile.model) if model is None else model
+        if self.model.experts is not None or self.model.latent is not None:
+            raise ProfileError(
+                f"{profile.folder}: {self.model.name} is no dense decoder; allowed: profiles of dense ones"
+            )
         self.hardware = _hardware(profile, tp)
         self.needs_spread = profile.skew is not None
         self.name = f"profiled({profile.device or profile.folder.name}, {self.model.name}, tp={tp})"

@@ -20,6 +20,32 @@ def test_an_unknown_device_shows_the_choices() -> None:
         hardware("tpu")
 
 
+@pytest.mark.parametrize(
+    ("name", "tflops", "fp8_tflops", "tb_per_s", "gb", "link_gb_per_s", "cores"),
+    [
+        ("a800", 312, None, 2.039, 85.1, 200, 108),
+        ("h800", 989.4, 1978.9, 3.35, 85.0, 200, 132),
+        ("l40s", 362.05, 733, 0.864, 47.7, 31.5, 142),
+        ("ascend-910b", 376, None, 1.6, 68.7, 196, 24),
+    ],
+)
+def test_peaks_are_those_of_the_named_source(
+    name: str, tflops: float, fp8_tflops: float | None, tb_per_s: float, gb: float, link_gb_per_s: float, cores: int
+) -> None:
+    found = hardware(name)
+    assert found.bf16_flops == pytest.approx(tflops * 1e12)
+    assert found.fp8_flops == (None if fp8_tflops is None else pytest.approx(fp8_tflops * 1e12))
+    assert found.hbm_bytes_per_s == pytest.approx(tb_per_s * 1e12)
+    assert found.memory_bytes == pytest.approx(gb * 1e9, rel=1e-3)
+    assert (found.link_bytes_per_s, found.sm_count) == (link_gb_per_s * 1e9, cores)
+
+
+def test_what_the_910b_is_not_known_by_is_said() -> None:
+    source = hardware("Ascend 910B").source
+    for word in ("no public data sheet", "msmodeling", "280 and 313", "400", "assumed"):
+        assert word in source
+
+
 @pytest.mark.parametrize("item", HARDWARE.values(), ids=lambda item: item.name)
 def test_every_device_names_its_sources(item: object) -> None:
     assert "data sheet" in getattr(item, "source", "")

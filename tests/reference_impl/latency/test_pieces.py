@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reference_impl.latency.api import LatencyModel, Work
-from reference_impl.latency.devices import HARDWARE, hardware
+from reference_impl.latency.devices import hardware
 from reference_impl.latency.hf_config import model
 from reference_impl.latency.linear import DecodeFit, Linear, constant
 from reference_impl.latency.measured import Coefficients, Measured
@@ -69,7 +69,9 @@ BENT = Coefficients(0.01, (0, 8, 64), (2e-3, 1e-3, 4e-4), 1e-4, 5e-4, 1e-7, 1e-6
 MODELS: list[LatencyModel] = [
     Measured(BENT, "tiny"),
     Measured(replace(BENT, padded_context_s=2e-6), "tiny", name="measured, padded"),
-    *(roofline(item, model("llama-3-8b")) for item in HARDWARE.values()),
+    *(roofline(hardware(name), model("llama-3-8b")) for name in ("h100", "rtx-pro-6000", "ascend-910b")),
+    roofline(hardware("l40s"), model("deepseek-v2-lite")),
+    roofline(hardware("h200"), model("deepseek-v3"), tp=8, expert_parallel=True),
     roofline(hardware("h100"), model("llama-3-70b"), tp=4, backend="vllm-v0"),
     roofline(hardware("a100-80g"), model("opt-13b"), backend="none"),
     Linear(0.01, 1e-4, 1e-9, (DecodeFit(0.02, 6e-7, 4e-5, below=95), DecodeFit(0.007, 5.8e-7, 1.6e-4))),

@@ -82,8 +82,8 @@ def test_head_dim_may_differ_from_hidden_over_heads(config: Any) -> None:
         ({"num_hidden_layers": "many"}, "num_hidden_layers is 'many'; it must be a positive integer"),
         ({"vocab_size": 0}, "vocab_size is 0; it must be a positive integer"),
         (
-            {"architectures": ["MixtralForCausalLM"]},
-            "'MixtralForCausalLM' is not modelled.*supported: Llama",
+            {"architectures": ["GptOssForCausalLM"]},
+            "'GptOssForCausalLM' is not modelled.*supported: Llama",
         ),
         ({"architectures": None}, "key 'architectures' is missing"),
         ({"quantization_config": {"bits": 4}}, "quantization_config is set"),
