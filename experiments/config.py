@@ -73,6 +73,15 @@ class FleetConfig(StrictModel):
     """None: that of the ``hardware_profile`` if there is one, else :data:`DEFAULT_HARDWARE`."""
     model: str = "llama-2-7b"
     tp: Annotated[int, count_field(1024)] = 1
+    pp: Annotated[int, count_field(1024)] = 1
+    """Pipeline-parallel stages of an instance, each of ``tp`` devices. Policies see ``pp`` virtual engines in place of
+    the instance, each with its own queue and batch, ``kv_blocks / pp``, and one iteration in the stages at a time;
+    ``max_sequences`` and ``max_batch_tokens`` are of an iteration, so of each. Simulated only; not with semi_pd."""
+    pp_link: str | None = None
+    """Between two stages, a name of ``reference_impl.latency.links``; None: the device's own link."""
+    expert_parallel: bool = False
+    """Of a mixture of experts: whole experts on each of the ``tp`` devices, else a part of every expert. Simulated
+    only."""
     backend: str = "vllm"
     hardware_profile: str | None = None
     """A measured table in place of the roofline."""
@@ -94,13 +103,22 @@ class FleetConfig(StrictModel):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.instances > MAX_INSTANCES:
-            raise ValueError(f"{self.instances} instances are not allowed; allowed: at most {MAX_INSTANCES} in all")
+        if self.instances * self.pp > MAX_INSTANCES:
+            what = "instances" if self.pp == 1 else f"instances of pp {self.pp}"
+            raise ValueError(f"{self.instances} {what} are not allowed; allowed: at most {MAX_INSTANCES} in all")
         if self.max_sequences > self.max_batch_tokens and any(group.role != "prefill" for group in self.groups):
             raise ValueError(
                 f"max_sequences {self.max_sequences} is over max_batch_tokens {self.max_batch_tokens}, but each "
                 "sequence that runs takes one token of an iteration; lower --max-sequences or raise --max-batch-tokens"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _pipeline(self) -> Self:
+        if self.pp > 1 and any(group.role == "semi_pd" for group in self.groups):
+            raise ValueError(f"pp {self.pp} is not modelled for semi_pd instances; set pp to 1, or another role")
+        if self.kv_blocks is not None and self.kv_blocks < self.pp:
+            raise ValueError(f"kv_blocks {self.kv_blocks} leaves none for some of pp {self.pp}; raise kv_blocks")
         return self
 
     @property
@@ -115,7 +133,7 @@ class PoliciesConfig(StrictModel):
     dispatch: str = "least_loaded:metric=tokens"
     batch: str = "unified_budget"
     partition: str = "none"
-    """Of semi_pd instances."""
+    """Of semi_pd instances; simulated only, but ``none``."""
     scaling: str = "fixed"
     predictor: str = "none"
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count, islice, repeat
 from typing import TYPE_CHECKING
 
-from experiments.config import ContentionConfig, LinkConfig, RunConfig, WorkloadConfig
+from experiments.config import ContentionConfig, FleetConfig, LinkConfig, RunConfig, WorkloadConfig
 from experiments.config_base import ConfigError
 from experiments.config_costs import build_costs
 
 if TYPE_CHECKING:
-    from reference_impl.core.spec import ClusterSpec, InstanceSpec, Link
+    from reference_impl.core.spec import ClusterSpec, InstanceSpec, Link, Pipeline
+    from reference_impl.latency import ModelShape
     from reference_impl.latency.contention import ContentionModel
     from workloads.trace import Trace
 
@@ -159,12 +162,13 @@ def _instances(config: RunConfig) -> tuple[InstanceSpec, ...]:
     batch = PolicySpec.parse(config.policies.batch, kind="batch")
     partition = PolicySpec.parse(config.policies.partition, kind="partition")
     contention = build_contention(config.contention)
+    pipelines = _pipelines(fleet, shape)
     return tuple(
         InstanceSpec(
             role=group.role,
             latency=latency,
             contention=contention,
-            kv_blocks=kv_blocks,
+            kv_blocks=kv_blocks // fleet.pp,
             kv_bytes_per_token=shape.kv_bytes_per_token,
             max_context_tokens=shape.max_context_tokens,
             batch=batch,
@@ -174,10 +178,23 @@ def _instances(config: RunConfig) -> tuple[InstanceSpec, ...]:
             max_batch_tokens=fleet.max_batch_tokens,
             prefix_caching=fleet.prefix_caching,
             devices=fleet.tp,
+            pipeline=pipeline,
         )
         for group in fleet.groups
-        for _ in range(group.count)
+        for pipeline in islice(pipelines, group.count * fleet.pp)
     )
+
+
+def _pipelines(fleet: FleetConfig, shape: ModelShape) -> Iterator[Pipeline | None]:
+    """Of one virtual engine after the other: each pipeline has as many as it has stages."""
+    from reference_impl.core.spec import Pipeline
+    from reference_impl.latency import stage_shares
+
+    if fleet.pp == 1:
+        yield from repeat(None)
+    shares = stage_shares(shape, fleet.pp)
+    for number in count():
+        yield from repeat(Pipeline(number, shares), fleet.pp)
 
 
 def _link(given: LinkConfig) -> Link:

@@ -8,12 +8,12 @@ from experiments.config import FleetConfig
 from experiments.config_base import DEFAULT_HARDWARE, ConfigError
 
 if TYPE_CHECKING:
-    from reference_impl.latency import Hardware, Measured, ModelShape, Profiled, Table
+    from reference_impl.latency import Hardware, LinkKind, Measured, ModelShape, Profiled, Table
     from reference_impl.latency.api import LatencyModel
 
 
 def build_costs(fleet: FleetConfig) -> tuple[LatencyModel, int]:
-    """The measured profile if one is named, else the roofline; and the KV blocks of an instance.
+    """The measured profile if one is named, else the roofline; and the KV blocks of an instance, all stages of it.
 
     Raises ConfigError where profile, hardware and model contradict each other or leave the memory open.
     """
@@ -22,12 +22,44 @@ def build_costs(fleet: FleetConfig) -> tuple[LatencyModel, int]:
     shape = model(fleet.model)
     if fleet.hardware_profile is None:
         device = hardware(fleet.hardware or DEFAULT_HARDWARE)
-        analytic = roofline(device, shape, tp=fleet.tp, backend=fleet.backend)
-        return analytic, fleet.kv_blocks or _kv_blocks(fleet, device, shape)
+        analytic = roofline(device, shape, fleet.tp, fleet.backend, fleet.expert_parallel)
+        return _pipelined(fleet, analytic, device, shape), fleet.kv_blocks or _kv_blocks(fleet, device, shape)
     measured = profile(fleet.hardware_profile, fleet.tp)
     profiled = _profiled_device(fleet, measured)
     _check_model(fleet, measured, shape)
-    return measured, fleet.kv_blocks or _kv_blocks(fleet, profiled, shape)
+    if fleet.expert_parallel:
+        raise ConfigError(
+            f"fleet.expert_parallel is for the roofline; {fleet.hardware_profile} was measured as it is; leave it out"
+        )
+    return _pipelined(fleet, measured, profiled, shape), fleet.kv_blocks or _kv_blocks(fleet, profiled, shape)
+
+
+def _pipelined(fleet: FleetConfig, whole: LatencyModel, device: Hardware | None, shape: ModelShape) -> LatencyModel:
+    """The cost of an iteration on its way through all stages."""
+    from reference_impl.latency import Measured, Pipelined
+
+    if fleet.pp == 1:
+        return whole
+    if isinstance(whole, Measured):
+        raise ConfigError(
+            f"fleet.pp is {fleet.pp}, but fleet.hardware_profile {fleet.hardware_profile} is of semiflow's engine, "
+            "which has no pipeline; set pp to 1"
+        )
+    return Pipelined(whole, shape, fleet.pp, _hop(fleet, device))
+
+
+def _hop(fleet: FleetConfig, device: Hardware | None) -> LinkKind:
+    """What two stages are connected by."""
+    from reference_impl.latency import LinkKind, link
+
+    if fleet.pp_link is not None:
+        return link(fleet.pp_link)
+    if device is None:
+        raise ConfigError(
+            f"fleet.pp is {fleet.pp}, but the hardware of fleet.hardware_profile {fleet.hardware_profile} is unknown, "
+            "and with it what connects the stages; give the hardware (--hardware) or the link (--pp-link)"
+        )
+    return LinkKind(device.link, device.link_bytes_per_s, device.all_reduce_latency_s, f"that of {device.name}")
 
 
 def _profiled_device(fleet: FleetConfig, measured: Profiled | Table | Measured) -> Hardware | None:
@@ -75,6 +107,4 @@ def _kv_blocks(fleet: FleetConfig, device: Hardware | None, shape: ModelShape) -
             f"the hardware of fleet.hardware_profile {fleet.hardware_profile} is unknown, and with it how many KV "
             "blocks fit; give the hardware (--hardware) or the number of blocks (--kv-blocks)"
         )
-    return kv_pool_blocks(
-        device, shape, fleet.tp, block_tokens=fleet.block_tokens, memory_fraction=fleet.memory_fraction
-    )
+    return kv_pool_blocks(device, shape, fleet.tp, fleet.block_tokens, fleet.memory_fraction, pp=fleet.pp)

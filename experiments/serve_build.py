@@ -14,6 +14,7 @@ from experiments.config import RunConfig
 from experiments.config_base import ConfigError
 from experiments.config_build import build_contention
 from experiments.config_serve import ServeConfig
+from experiments.hosts import refuse_simulated_only
 from experiments.weights_folder import weights_folder
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def build_live(config: RunConfig, record: Path | None) -> LiveSpec:
     from reference_impl.engine.model_facts import model_folder, read_facts
     from reference_impl.serve.spec import LiveSpec, Record
 
+    refuse_simulated_only(config)
     serve = config.serve or ServeConfig()
     facts = read_facts(model_folder(config.fleet.model))
     instances = _instances(config, serve, facts)
@@ -101,7 +103,6 @@ def _instances(config: RunConfig, serve: ServeConfig, facts: ModelFacts) -> tupl
                 max_sequences=fleet.max_sequences,
                 max_batch_tokens=fleet.max_batch_tokens,
                 prefix_caching=fleet.prefix_caching,
-                devices=fleet.tp,
             )
             for group in fleet.groups
             for _ in range(group.count)

@@ -1,4 +1,4 @@
-"""``semiflow policies``: what there is to choose from."""
+"""``semiflow policies``, ``hardware`` and ``models``: what there is to choose from."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from experiments.config_base import ConfigError
 
 if TYPE_CHECKING:
     from policies.registry import PolicyInfo
+    from reference_impl.latency import Hardware, ModelShape
 
 _INDENT = 20
 KINDS = ("dispatch", "batch", "partition", "scaling", "prediction")
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")]
 
 
 def policies(
     kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help=f"One of: {', '.join(KINDS)}.")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")] = False,
+    json_: _Json = False,
 ) -> None:
     """List policies with their parameters: built-in ones, and those of installed packages.
 
@@ -37,6 +39,55 @@ def policies(
     typer.echo(json.dumps(entries, indent=2) if json_ else _as_text(found))
     for entry in broken:
         typer.echo(f"warning: policy {entry.name} of {entry.origin} cannot be used: {entry.error}", err=True)
+
+
+def hardware(json_: _Json = False) -> None:
+    """List the accelerators that --hardware takes by name: peaks without sparsity, links one way."""
+    from dataclasses import asdict
+
+    from reference_impl.latency import HARDWARE
+
+    found = list(HARDWARE.values())
+    if json_:
+        typer.echo(json.dumps([asdict(device) for device in found], indent=2))
+    else:
+        typer.echo("\n".join(line for device in found for line in _wrapped(_device_text(device), _INDENT)))
+
+
+def models(json_: _Json = False) -> None:
+    """List the models that --model takes by name; it also takes the path of a Hugging Face config.json."""
+    from reference_impl.latency import known_models
+
+    found = known_models()
+    if json_:
+        typer.echo(json.dumps([_model_facts(shape) for shape in found], indent=2))
+    else:
+        typer.echo("\n".join(line for shape in found for line in _wrapped(_model_text(shape), _INDENT)))
+
+
+def _device_text(device: Hardware) -> str:
+    fp8 = "" if device.fp8_flops is None else f" ({device.fp8_flops / 1e12:g} in fp8)"
+    return (
+        f"{device.name:<{_INDENT - 2}}  {device.bf16_flops / 1e12:g} TFLOP/s in bf16{fp8}, "
+        f"{device.hbm_bytes_per_s / 1e12:g} TB/s, {device.memory_bytes / 1e9:.1f} GB, {device.link} at "
+        f"{device.link_bytes_per_s / 1e9:g} GB/s, {device.sm_count} cores. {device.source}"
+    )
+
+
+def _model_text(shape: ModelShape) -> str:
+    active = "" if shape.experts is None else f" ({shape.active_parameters / 1e9:.3g} B active)"
+    return (
+        f"{shape.name:<{_INDENT - 2}}  {shape.parameters / 1e9:.4g} B parameters{active}, "
+        f"{shape.weight_bytes / 1e9:.4g} GB, {shape.kv_bytes_per_token / 1e3:.4g} KB of KV a token, "
+        f"context {shape.max_context_tokens:,}"
+    )
+
+
+def _model_facts(shape: ModelShape) -> dict[str, object]:
+    from dataclasses import asdict
+
+    derived = ("parameters", "active_parameters", "weight_bytes", "kv_bytes_per_token")
+    return {**asdict(shape), **{name: getattr(shape, name) for name in derived}}
 
 
 def _as_text(found: list[PolicyInfo]) -> str:

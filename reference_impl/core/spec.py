@@ -53,6 +53,24 @@ class Link:
 
 
 @dataclass(frozen=True)
+class Pipeline:
+    """Stages of layers on devices of their own, shared by as many instances, its virtual engines.
+
+    Each engine has its own queue, batch and part of the KV blocks, and one iteration in the stages at a time; the
+    stages work on the iterations of different engines at once. (vLLM's virtual engines.)
+    """
+
+    number: int
+    """The engines of one pipeline have the same."""
+    shares: tuple[float, ...]
+    """Part of an iteration's time that it is in each stage."""
+
+    def __post_init__(self) -> None:
+        if len(self.shares) < 2 or min(self.shares) <= 0 or abs(sum(self.shares) - 1.0) > 1e-9:
+            raise ValueError(f"pipeline shares are {self.shares}; allowed: two or more, above 0, that add up to 1")
+
+
+@dataclass(frozen=True)
 class InstanceSpec:
     """One serving instance (DeepFlow's task executor)."""
 
@@ -69,6 +87,8 @@ class InstanceSpec:
     max_batch_tokens: int = 8192
     prefix_caching: bool = True
     devices: int = 1
+    pipeline: Pipeline | None = None
+    """Whose virtual engine it is; None: its devices compute for it alone."""
 
     def __post_init__(self) -> None:
         for name in ("kv_blocks", "block_tokens", "max_sequences", "max_batch_tokens", "max_context_tokens"):
@@ -82,6 +102,8 @@ class InstanceSpec:
             )
         if self.role == "semi_pd" and self.partition is None:
             raise ValueError("a semi_pd instance needs a partition policy (for instance none or semi_pd)")
+        if self.role == "semi_pd" and self.pipeline is not None:
+            raise ValueError("a semi_pd instance has a pipeline; allowed: other roles (shares are of whole devices)")
 
     @cached_property
     def max_request_tokens(self) -> int:

@@ -6,13 +6,14 @@ from reference_impl.latency.contention import ContentionModel
 from reference_impl.latency.devices import HARDWARE, Hardware, hardware
 from reference_impl.latency.errors import ProfileError
 from reference_impl.latency.estimate import ModelEstimate
-from reference_impl.latency.hf_config import model
+from reference_impl.latency.hf_config import known_models, model
 from reference_impl.latency.linear import DecodeFit, Linear, constant, distserve
 from reference_impl.latency.links import LINKS, LinkKind, link
 from reference_impl.latency.llmservingsim import read_profile
 from reference_impl.latency.measured import Coefficients, Measured
 from reference_impl.latency.memory import kv_pool_blocks
 from reference_impl.latency.models import MODELS
+from reference_impl.latency.pipeline import Pipelined, stage_shares
 from reference_impl.latency.profile import profile
 from reference_impl.latency.profiled import Profiled
 from reference_impl.latency.roofline import Roofline, roofline
@@ -35,6 +36,7 @@ __all__ = [
     "ModelEstimate",
     "ModelShape",
     "Piece",
+    "Pipelined",
     "ProfileError",
     "Profiled",
     "Roofline",
@@ -43,10 +45,12 @@ __all__ = [
     "constant",
     "distserve",
     "hardware",
+    "known_models",
     "kv_pool_blocks",
     "link",
     "model",
     "profile",
     "read_profile",
     "roofline",
+    "stage_shares",
 ]

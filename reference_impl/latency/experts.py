@@ -27,4 +27,5 @@ class Experts:
     def touched(self, tokens: float) -> float:
         """Expected number of distinct experts that ``tokens`` read, each choosing its experts alike and on its own:
         ``n (1 - (1 - k/n) ** tokens)``. Real routing is less even and reads fewer."""
-        return self.routed * (1.0 - (1.0 - self.per_token / self.routed) ** tokens)
+        missed: float = (1.0 - self.per_token / self.routed) ** tokens
+        return self.routed * (1.0 - missed)

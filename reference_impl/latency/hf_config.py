@@ -40,8 +40,13 @@ def model(name_or_hf_config_path: str | Path) -> ModelShape:
     return found
 
 
+def known_models() -> list[ModelShape]:
+    """Every model that has a name, those of the engine last."""
+    return [*MODELS.values(), *map(read_shape, _live_models().values())]
+
+
 def _live_models() -> dict[str, Path]:
-    """Name -> configuration."""
+    """The engine's own: name -> configuration."""
     return {path.parent.name: path for path in sorted(_LIVE.glob("*/config.json"))}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from reference_impl.latency.devices import Hardware
 from reference_impl.latency.errors import ProfileError
+from reference_impl.latency.pipeline import stage_layers
 from reference_impl.latency.shapes import ModelShape
 
 DEFAULT_RESERVE_BYTES = 1e9
@@ -18,8 +19,10 @@ def kv_pool_blocks(
     block_tokens: int = 16,
     memory_fraction: float = 0.9,
     reserve_bytes: float = DEFAULT_RESERVE_BYTES,
+    pp: int = 1,
 ) -> int:
-    """KV blocks of one instance over ``tp`` devices: memory times fraction, less weights and reserve.
+    """KV blocks of one instance over ``tp`` devices, or ``pp`` stages of as many: memory times fraction, less weights
+    and reserve. The first stage decides: it has the input embeddings and most layers (counted as equally large).
 
     Raises :class:`ProfileError` where the weights and one block do not fit.
     """
@@ -28,14 +31,24 @@ def kv_pool_blocks(
         raise ProfileError(f"memory fraction is {memory_fraction!r}; it must be in (0, 1]")
     if block_tokens < 1:
         raise ProfileError(f"block size is {block_tokens!r} tokens; it must be at least 1")
-    weights = model.weight_bytes / tp
+    layers = stage_layers(model, pp)[0]
+    weights = _stage_weight_bytes(model, layers) / tp
     free = hardware.memory_bytes * memory_fraction - weights - reserve_bytes
-    block_bytes = model.layers * model.kv_values_per_device(tp) * model.bytes_per_value * block_tokens
+    block_bytes = layers * model.kv_values_per_device(tp) * model.bytes_per_value * block_tokens
     blocks = int(free // block_bytes)
     if blocks < 1:
         raise ProfileError(
-            f"{model.name} does not fit {tp} x {hardware.name}: {weights / 1e9:.1f} GB of weights and "
+            f"{model.name} does not fit {tp * pp} x {hardware.name}: {weights / 1e9:.1f} GB of weights and "
             f"{reserve_bytes / 1e9:.1f} GB reserve per device leave no room for KV in {memory_fraction:g} of "
             f"{hardware.memory_bytes / 1e9:.1f} GB; use more devices (tensor parallelism) or a smaller model"
         )
     return blocks
+
+
+def _stage_weight_bytes(model: ModelShape, layers: int) -> float:
+    """Weights of the first stage: so many average layers and the input embeddings (all embeddings if it is alone)."""
+    if layers == model.layers:
+        return model.weight_bytes
+    embeddings = model.embedding_parameters * model.bytes_per_value
+    input_embeddings = model.vocab * model.hidden * model.bytes_per_value
+    return (model.weight_bytes - embeddings) * layers / model.layers + input_embeddings

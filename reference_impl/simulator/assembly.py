@@ -11,6 +11,7 @@ from reference_impl.core.spec import ClusterSpec
 from reference_impl.events import EventLog
 from reference_impl.latency.estimate import ModelEstimate
 from reference_impl.simulator.run import LaneRun
+from reference_impl.simulator.stages import Stages
 from workloads.trace import Trace
 
 
@@ -26,13 +27,18 @@ def build_instances(spec: ClusterSpec, trace: Trace, log: EventLog) -> list[Inst
 
 
 def build_runs(instances: Sequence[Instance]) -> dict[int, tuple[LaneRun, ...]]:
-    """What each instance's lanes execute, by instance id; the two lanes of a semi-PD instance know each other."""
+    """What each instance's lanes execute, by instance id; the two lanes of a semi-PD instance know each other, the
+    virtual engines of a pipeline have its stages in common."""
     runs: dict[int, tuple[LaneRun, ...]] = {}
+    stages: dict[int, Stages] = {}
     order = 0
     for instance in instances:
         made = []
         for lane in instance.lanes:
             made.append(LaneRun(lane, order, 100))
+            pipeline = instance.spec.pipeline
+            if pipeline is not None:
+                made[-1].stages = stages.setdefault(pipeline.number, Stages(pipeline))
             order += 1
         if len(made) == 2:
             made[0].other, made[1].other = made[1], made[0]

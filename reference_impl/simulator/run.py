@@ -19,6 +19,7 @@ from reference_impl.core.moments import time_key
 if TYPE_CHECKING:
     from reference_impl.core.instance import Instance
     from reference_impl.events import EventLog
+    from reference_impl.simulator.stages import Stages
 
 
 class LaneRun:
@@ -44,6 +45,7 @@ class LaneRun:
         "pct",
         "rate",
         "row_start_s",
+        "stages",
         "started",
         "version",
     )
@@ -54,6 +56,8 @@ class LaneRun:
         self.order = order
         """Place of this lane among all lanes: breaks ties between completions of one moment."""
         self.pct = pct
+        self.stages: Stages | None = None
+        """Of the pipeline whose virtual engine this lane's instance is."""
         self.other: LaneRun | None = None
         self.iteration: Iteration | None = None
         self.next: Iteration | None = None

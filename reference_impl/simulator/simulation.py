@@ -223,8 +223,11 @@ class Simulation:
             last = joined.tokens_out_base + self.outputs[joined.request_id] - joined.tokens_out
             heappush(run.ends, (last, joined.request_id, joined.epoch))
         model = instance.spec.latency
-        piece = model.piece(iteration.work) if iteration.holds and self.fast else None
-        if piece is None:
+        piece = model.piece(iteration.work) if iteration.holds and self.fast and run.stages is None else None
+        if run.stages is not None:
+            leaves_s = run.stages.enter(now_s, model.iteration_s(iteration.work))
+            run.begin(iteration, now_s, leaves_s - now_s, 0.0, 1)
+        elif piece is None:
             run.begin(iteration, now_s, model.iteration_s(iteration.work), 0.0, 1)
         else:
             limit = piece.iterations - 1

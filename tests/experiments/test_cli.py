@@ -71,6 +71,24 @@ def test_policies_of_a_kind_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"round_robin", "least_loaded"} <= {policy["name"] for policy in listed}
 
 
+@pytest.mark.parametrize(
+    ("command", "names", "fact"),
+    [
+        ("hardware", {"a800", "h800", "l40s", "ascend-910b"}, "link_bytes_per_s"),
+        ("models", {"llama-3.1-405b", "deepseek-v3", "qwen-72b", "tiny"}, "active_parameters"),
+    ],
+)
+def test_what_runs_can_be_of_is_listed(
+    command: str, names: set[str], fact: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([command]) == 0
+    text = capsys.readouterr().out
+    assert run([command, "--json"]) == 0
+    listed = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
+    assert names <= set(listed)
+    assert all(name in text and entry["source"] and entry[fact] for name, entry in listed.items())
+
+
 def test_policies_of_all_kinds_as_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["policies"]) == 0
     text = capsys.readouterr().out

@@ -185,3 +185,56 @@ def test_a_profile_of_a_live_engine_is_of_its_model_and_its_dtype(tmp_path: Path
         build_cluster(run_config(fleet={**fleet, "model": "llama-3-8b"}))
     with pytest.raises(ConfigError, match=r"give the hardware \(--hardware\) or the number of blocks"):
         build_cluster(run_config(fleet={"hardware_profile": str(path), "model": "llama-30m"}))
+
+
+def test_a_pipeline_is_as_many_virtual_engines_as_it_has_stages() -> None:
+    """Policies see four of them; devices and KV add up to two instances' of 2 x 4 devices."""
+    fleet = {"model": "llama-3-70b", "hardware": "h100", "tp": 2, "groups": [{"count": 2, "role": "colocated"}]}
+    whole = build_cluster(run_config(fleet={**fleet, "tp": 4})).instances
+    engines = build_cluster(run_config(fleet={**fleet, "pp": 2})).instances
+    pipelines = [engine.pipeline for engine in engines]
+    assert [pipeline.number for pipeline in pipelines if pipeline is not None] == [0, 0, 1, 1]
+    assert [pipeline.shares for pipeline in pipelines if pipeline is not None] == [(0.5, 0.5)] * 4
+    assert sum(engine.devices for engine in engines) == sum(instance.devices for instance in whole) == 8
+    assert 2 * engines[0].kv_blocks == pytest.approx(whole[0].kv_blocks, rel=0.02)
+    assert engines[0].latency.name == "pipelined(roofline(h100, llama-3-70b, tp=2, vllm), pp=2)"
+    assert build_cluster(run_config(fleet={**fleet, "pp": 2, "kv_blocks": 101})).instances[0].kv_blocks == 50
+
+
+@pytest.mark.parametrize(
+    ("fleet", "message"),
+    [
+        ({"pp": 2, "groups": [{"count": 1, "role": "semi_pd"}]}, "pp 2 is not modelled for semi_pd instances"),
+        ({"pp": 4, "kv_blocks": 3}, "kv_blocks 3 leaves none for some of pp 4; raise kv_blocks"),
+        ({"pp": 2, "pp_link": "token-ring"}, "unknown link 'token-ring'; choose one of nvlink3"),
+        ({"pp": 33}, "pipeline parallelism 33 of llama-2-7b's 32 layers"),
+        ({"pp": 64, "groups": [{"count": 1000, "role": "colocated"}]}, "1000 instances of pp 64 are not allowed"),
+        ({"expert_parallel": True}, "llama-2-7b has no experts to be parallel"),
+    ],
+)
+def test_parallelism_that_cannot_be_is_refused(fleet: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_cluster(run_config(fleet=fleet))
+
+
+def test_a_pipeline_of_measured_iterations_needs_its_link(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text(
+        "batch_size,total_prefill_tokens,total_kv_read_tokens,latency_ms\n1,0,100,10\n1,100,100,10\n", encoding="utf-8"
+    )
+    fleet = {"hardware_profile": str(table), "kv_blocks": 100, "pp": 2}
+    with pytest.raises(ConfigError, match=r"give the hardware \(--hardware\) or the link \(--pp-link\)"):
+        build_cluster(run_config(fleet=fleet))
+    instance = build_cluster(run_config(fleet={**fleet, "pp_link": "pcie4"})).instances[0]
+    assert "pp=2" in instance.latency.name
+    with pytest.raises(ConfigError, match=r"expert_parallel is for the roofline; .* was measured as it is"):
+        build_cluster(run_config(fleet={**fleet, "expert_parallel": True}))
+
+
+def test_an_engine_without_a_pipeline_was_not_measured_with_one(tmp_path: Path) -> None:
+    fit = {"iteration_s": 0.01, "knots": [0], "token_s": [1e-4]}
+    told = {"model": "tiny", "dtype": "float32", "provenance": "measured; no error told", "fit": fit}
+    path = tmp_path / "here.json"
+    path.write_text(json.dumps({"format": "semiflow-profile", "version": 1, **told}))
+    with pytest.raises(ConfigError, match="is of semiflow's engine, which has no pipeline; set pp to 1"):
+        build_cluster(run_config(fleet={"hardware_profile": str(path), "kv_blocks": 9, "pp": 2, "model": "tiny"}))

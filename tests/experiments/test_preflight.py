@@ -30,6 +30,7 @@ def _config(**changes: Any) -> CompareConfig:
         ),
         ({"variants": {**TWO, "third": {"fleet": {"model": "gpt-5"}}}}, "variant 'third'.*unknown model 'gpt-5'"),
         ({"variants": {**TWO, "third": {"fleet": {"tp": 7}}}}, "variant 'third'.*tensor parallelism 7"),
+        ({"variants": {**TWO, "third": {"fleet": {"pp": 33}}}}, "variant 'third'.*pipeline parallelism 33"),
         ({"workloads": {"a": {}, "b": {"workload": {"trace": "no.csv"}}}}, r"workload 'b': no\.csv: not a file"),
         ({"pairing": {"kind": "windows", "length_s": 1e6}}, "workload 'default': .*no request between"),
         ({"metrics": {"atainment": {"better": "higher"}}}, "metrics: 'atainment' is no figure of a run; did you mean"),
