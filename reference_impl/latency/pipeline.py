@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reference_impl.latency.api import LatencyModel, Piece, Work
+from reference_impl.latency.api import LatencyModel, Work
 from reference_impl.latency.errors import ProfileError
 from reference_impl.latency.links import LinkKind
 from reference_impl.latency.shapes import ModelShape
@@ -43,14 +43,8 @@ class Pipelined:
 
     def iteration_s(self, work: Work) -> float:
         """Seconds from the first stage's start to the last stage's end, no other iteration being in the way."""
-        return self.whole.iteration_s(work) + self._between_s(work)
+        tokens = work.decodes + sum(new for new, _ in work.chunks)
+        return self.whole.iteration_s(work) + self._hops_s + self._token_s * tokens
 
-    def piece(self, work: Work) -> Piece | None:
-        """That of ``whole``: hops depend on the number of tokens only, which stays."""
-        piece = self.whole.piece(work)
-        if piece is None:
-            return None
-        return Piece(piece.first_s + self._between_s(work), piece.growth_s, piece.iterations)
-
-    def _between_s(self, work: Work) -> float:
-        return self._hops_s + self._token_s * (work.decodes + sum(new for new, _ in work.chunks))
+    def piece(self, work: Work) -> None:
+        """None: what follows an iteration depends on the others in the stages."""

@@ -13,9 +13,7 @@ from reference_impl.latency.api import LatencyModel, Work
 from reference_impl.latency.devices import hardware
 from reference_impl.latency.hf_config import model
 from reference_impl.latency.linear import DecodeFit, Linear, constant
-from reference_impl.latency.links import link
 from reference_impl.latency.measured import Coefficients, Measured
-from reference_impl.latency.pipeline import Pipelined
 from reference_impl.latency.profile import profile
 from reference_impl.latency.roofline import Roofline, roofline
 from reference_impl.latency.table import Table
@@ -75,7 +73,6 @@ MODELS: list[LatencyModel] = [
     roofline(hardware("l40s"), model("deepseek-v2-lite")),
     roofline(hardware("h200"), model("deepseek-v3"), tp=8, expert_parallel=True),
     roofline(hardware("h100"), model("llama-3-70b"), tp=4, backend="vllm-v0"),
-    Pipelined(roofline(hardware("l40s"), model("llama-3-8b")), model("llama-3-8b"), 4, link("pcie4")),
     roofline(hardware("a100-80g"), model("opt-13b"), backend="none"),
     Linear(0.01, 1e-4, 1e-9, (DecodeFit(0.02, 6e-7, 4e-5, below=95), DecodeFit(0.007, 5.8e-7, 1.6e-4))),
     constant(prefill_s=1.0, decode_s=0.5),
