@@ -10,24 +10,54 @@ from experiments.config_base import DEFAULT_HARDWARE, ConfigError
 if TYPE_CHECKING:
     from reference_impl.latency import Hardware, Measured, ModelShape, Profiled, Table
     from reference_impl.latency.api import LatencyModel
+    from reference_impl.latency.operators.profile import Operators
 
 
 def build_costs(fleet: FleetConfig) -> tuple[LatencyModel, int]:
-    """The measured profile if one is named, else the roofline; and the KV blocks of an instance.
+    """The measured or shipped profile if one is named, else the roofline; and the KV blocks of an instance.
 
     Raises ConfigError where profile, hardware and model contradict each other or leave the memory open.
     """
     from reference_impl.latency import hardware, model, profile, roofline
+    from reference_impl.latency.operators.profile import open_operators
 
     shape = model(fleet.model)
     if fleet.hardware_profile is None:
         device = hardware(fleet.hardware or DEFAULT_HARDWARE)
         analytic = roofline(device, shape, tp=fleet.tp, backend=fleet.backend)
         return analytic, fleet.kv_blocks or _kv_blocks(fleet, device, shape)
+    operators = open_operators(fleet.hardware_profile)
+    if operators is not None:
+        return _composed(fleet, *operators, shape)
     measured = profile(fleet.hardware_profile, fleet.tp)
     profiled = _profiled_device(fleet, measured)
     _check_model(fleet, measured, shape)
     return measured, fleet.kv_blocks or _kv_blocks(fleet, profiled, shape)
+
+
+def _composed(fleet: FleetConfig, operators: Operators, dtype: str, shape: ModelShape) -> tuple[LatencyModel, int]:
+    """The model composed of fitted operators, with the overhead and KV dtype of the fleet's backend."""
+    from reference_impl.latency import Composed, hardware, kv_pool_blocks
+    from reference_impl.latency.operators.engines import engine
+    from reference_impl.latency.operators.profile import weight_bytes
+
+    device = operators.hardware
+    if fleet.hardware is not None and hardware(fleet.hardware) != device:
+        raise ConfigError(
+            f"fleet.hardware_profile {fleet.hardware_profile} is of {device.name}, but fleet.hardware is "
+            f"{fleet.hardware}; leave the hardware out to take the profile's"
+        )
+    backend, kv_dtype = engine(fleet.backend, dtype)
+    latency = Composed(operators, shape, fleet.tp, dtype, backend, kv_dtype)
+    return latency, fleet.kv_blocks or kv_pool_blocks(
+        device,
+        shape,
+        fleet.tp,
+        block_tokens=fleet.block_tokens,
+        memory_fraction=fleet.memory_fraction,
+        weight_bytes=weight_bytes(shape, dtype),
+        kv_bytes_per_value=latency.bytes_per_value,
+    )
 
 
 def _profiled_device(fleet: FleetConfig, measured: Profiled | Table | Measured) -> Hardware | None:

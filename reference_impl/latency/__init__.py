@@ -12,6 +12,7 @@ from reference_impl.latency.links import LINKS, LinkKind, link
 from reference_impl.latency.llmservingsim import read_profile
 from reference_impl.latency.measured import Coefficients, Measured
 from reference_impl.latency.memory import kv_pool_blocks
+from reference_impl.latency.operators import Composed
 from reference_impl.latency.profile import profile
 from reference_impl.latency.profiled import Profiled
 from reference_impl.latency.roofline import Roofline, roofline
@@ -24,6 +25,7 @@ __all__ = [
     "LINKS",
     "MODELS",
     "Coefficients",
+    "Composed",
     "ContentionModel",
     "DecodeFit",
     "Hardware",

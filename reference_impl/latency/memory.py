@@ -18,9 +18,12 @@ def kv_pool_blocks(
     block_tokens: int = 16,
     memory_fraction: float = 0.9,
     reserve_bytes: float = DEFAULT_RESERVE_BYTES,
+    weight_bytes: float | None = None,
+    kv_bytes_per_value: int | None = None,
 ) -> int:
     """KV blocks of one instance over ``tp`` devices: memory times fraction, less weights and reserve.
 
+    ``weight_bytes`` (of the whole model) and ``kv_bytes_per_value`` are the model's own unless it is quantised.
     Raises :class:`ProfileError` where the weights and one block do not fit.
     """
     model.check_tp(tp)
@@ -28,9 +31,10 @@ def kv_pool_blocks(
         raise ProfileError(f"memory fraction is {memory_fraction!r}; it must be in (0, 1]")
     if block_tokens < 1:
         raise ProfileError(f"block size is {block_tokens!r} tokens; it must be at least 1")
-    weights = model.weight_bytes / tp
+    weights = (model.weight_bytes if weight_bytes is None else weight_bytes) / tp
     free = hardware.memory_bytes * memory_fraction - weights - reserve_bytes
-    block_bytes = 2 * model.layers * model.kv_dim_per_device(tp) * model.bytes_per_value * block_tokens
+    value_bytes = kv_bytes_per_value or model.bytes_per_value
+    block_bytes = 2 * model.layers * model.kv_dim_per_device(tp) * value_bytes * block_tokens
     blocks = int(free // block_bytes)
     if blocks < 1:
         raise ProfileError(
