@@ -93,7 +93,7 @@ class _Loop:
         self._asked += 1
 
     def _duration_s(self, instance: Instance, iteration: Iteration) -> float:
-        """Of the iteration, and of its repeats up to the next last token, where the latency model tells them at once."""
+        """Of the iteration and, where the latency model tells them at once, its repeats up to the next last token."""
         model = self._spec.latency
         piece = model.piece(iteration.work) if iteration.holds else None
         if piece is None:
@@ -109,10 +109,9 @@ class _Loop:
 
     def _finished(self, iteration: Iteration) -> list[int]:
         last = self._benchmark.output_tokens
-        found = (
-            [s.request_id for s in iteration.lane.decodes if s.generated_tokens >= last] if iteration.decodes else []
-        )
-        return found + [s.request_id for s in iteration.ended if s.tokens_out + 1 >= last]
+        decodes = iteration.lane.decodes if iteration.decodes else ()
+        found = [sequence.request_id for sequence in decodes if sequence.generated_tokens >= last]
+        return found + [sequence.request_id for sequence in iteration.ended if sequence.tokens_out + 1 >= last]
 
     def _answer(self, request_id: int, now_s: float) -> None:
         """Count the request unless it belongs to the warm-up."""

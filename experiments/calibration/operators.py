@@ -53,6 +53,8 @@ def calibrate_operators(folder: Path, system: str | None, seed: int) -> Calibrat
     prefills, decodes = fit.fit_prefill(prefill, seed), fit.fit_decode(decode, known.l2_bytes, seed)
     errors: dict[str, Error] = {f"gemm {dtype}": fitted.error for dtype, fitted in gemms.items()}
     errors |= {"prefill attention": prefills.error, "decode attention": decodes.error}
+    cached = fit.cached_error(decodes.costs, decode, known.l2_bytes)
+    errors |= {"decode attention, KV in cache": cached} if cached is not None else {}
     inputs = digests([folder / file for file in tables.FILES])
     content = {
         "format": profile.FORMAT,

@@ -58,7 +58,7 @@ def _summary(found: Calibration, config: dict[str, Any]) -> dict[str, Any]:
 
 def _text(found: Calibration, out: Path) -> str:
     lines = [
-        f"{name:<26} median error {error.median:6.1%}, P90 {error.p90:6.1%}, mean {error.bias:+6.1%} "
+        f"{name:<30} median error {error.median:6.1%}, P90 {error.p90:6.1%}, mean {error.bias:+6.1%} "
         f"of {error.rows} rows in {error.groups} groups kept aside"
         for name, error in found.errors.items()
     ]

@@ -23,18 +23,17 @@ from experiments.table_validation.rows import Group, Row, read_rows
 BAR = 0.06
 """Median absolute TPOT error of the tested part."""
 METHOD = {
-    "prediction": "each row simulated as a closed loop with the core's own instance and batch policies: all users ask at "
-    "once, each anew in the moment of the last token; two requests per user warm up, the next four count, mean TTFT and "
-    "TPOT. A closed form of the steady state would need the share of iterations that carry prompts, which depends on how "
-    "users fall into step; the simulation finds it",
+    "prediction": "each row simulated as a closed loop with the core's own instance and batch policies: all users ask "
+    "at once, each anew in the moment of the last token; two requests per user warm up, the next four count (means). A "
+    "closed form would need the share of iterations that carry prompts, which depends on how users fall into step",
     "batch_policies": BATCH_POLICIES,
     "max_batch_tokens": MAX_BATCH_TOKENS,
     "memory": "0.9 of the device; no prefix caching",
     "output_head": "bf16",
     "split": SPLIT,
     "constant": CRITERION,
-    "alternatives": "the constant per iteration or per sequence of an iteration; KV of fp8 models in bf16 or fp8; of each "
-    "backend the one with the smallest median TPOT error over its fitted rows",
+    "alternatives": "the constant per iteration or per sequence of an iteration; KV of fp8 models in bf16 or fp8; of "
+    "each backend the one with the smallest median TPOT error over its fitted rows",
 }
 
 

@@ -1,4 +1,4 @@
-"""Fit a cost that is linear in its terms, refuse what the rows do not determine, and keep rows aside to state the error."""
+"""Fit costs that are linear in their terms, refuse what the rows do not determine, keep rows aside for the error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 _ROWS_PER_TERM = 2
 _DEPENDENT = 1e-6
-"""Smallest singular value over the largest, of columns scaled to length 1, below which one column is a sum of others."""
+"""Smallest singular value over the largest, columns scaled to length 1, below which one is a sum of others."""
 HOLD_OUT = 4
 """One group of rows in four is kept aside."""
 

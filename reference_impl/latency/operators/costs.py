@@ -62,7 +62,7 @@ class PrefillCosts:
 
 @dataclass(frozen=True)
 class DecodeCosts:
-    """One layer of decode attention: launch, then seconds per sequence and key value, and per KV token and key value."""
+    """One layer of decode attention: launch, seconds per sequence and key value, and per KV token and key value."""
 
     launch_s: float
     sequence_s: float

@@ -27,7 +27,8 @@ _BYTES = 2
 """Of a key or value: the tables are of bfloat16."""
 RULE = (
     "a quarter of the groups, drawn by the seed, whole; a group is every row of one (n, k) for GEMM, and of one "
-    "(heads, KV heads, batch size) for attention. The coefficients are of all rows, the errors of a fit without these"
+    "(heads, KV heads, batch size) for attention; decode attention without the rows that the "
+    "L2 cache serves. The coefficients are of all rows, the errors of a fit without these"
 )
 
 
@@ -65,11 +66,23 @@ def fit_prefill(table: Columns, seed: int) -> Fitted[PrefillCosts]:
 
 
 def fit_decode(table: Columns, l2_bytes: float, seed: int) -> Fitted[DecodeCosts]:
-    """Three coefficients of decode attention, from the rows of next to no KV and those whose KV exceeds the L2 cache."""
-    kv_bytes = 2 * _BYTES * table["batch_size"] * _context(table) * _key_values(table)
-    used = (kv_bytes <= _IN_CACHE * l2_bytes) | (kv_bytes >= _FROM_MEMORY * l2_bytes)
-    rows = {name: column[used] for name, column in table.items()}
+    """Three coefficients of decode attention, from rows of next to no KV and rows whose KV exceeds the L2 cache."""
+    rows = {name: column[~_cached(table, l2_bytes)] for name, column in table.items()}
     return _fitted(lambda part: _decode(rows, part), rows, _lines_aside(rows, seed), _decode_seconds, _LINE)
+
+
+def cached_error(costs: DecodeCosts, table: Columns, l2_bytes: float) -> Error | None:
+    """On the rows that were left out because the L2 cache serves them; None: there are none."""
+    rows = {name: column[_cached(table, l2_bytes)] for name, column in table.items()}
+    if not len(rows["seconds"]):
+        return None
+    return error_of(_decode_seconds(costs, rows), rows["seconds"], _groups(rows, _LINE))
+
+
+def _cached(table: Columns, l2_bytes: float) -> Flags:
+    kv_bytes = 2 * _BYTES * table["batch_size"] * _context(table) * _key_values(table)
+    found: Flags = (kv_bytes > _IN_CACHE * l2_bytes) & (kv_bytes < _FROM_MEMORY * l2_bytes)
+    return found
 
 
 _LINE = ("num_heads", "num_key_value_heads", "batch_size")
@@ -84,8 +97,11 @@ def _fitted(
 ) -> Fitted[T]:
     whole, part = fit(np.ones(len(aside), np.bool_)), fit(~aside)
     unseen = {name: column[aside] for name, column in rows.items()}
-    groups = len(set(zip(*(unseen[name].tolist() for name in group), strict=True)))
-    return Fitted(whole, error_of(seconds_of(part, unseen), unseen["seconds"], groups))
+    return Fitted(whole, error_of(seconds_of(part, unseen), unseen["seconds"], _groups(unseen, group)))
+
+
+def _groups(rows: Columns, group: tuple[str, ...]) -> int:
+    return len(set(zip(*(rows[name].tolist() for name in group), strict=True)))
 
 
 def _lines_aside(table: Columns, seed: int) -> Flags:
@@ -149,7 +165,8 @@ def _decode_seconds(costs: DecodeCosts, rows: Columns) -> Floats:
 
 
 def _weighted(terms: Mapping[str, Floats], costs: tuple[float, ...]) -> Floats:
-    return np.stack(list(terms.values()), axis=1) @ np.array(costs)
+    found: Floats = np.stack(list(terms.values()), axis=1) @ np.array(costs)
+    return found
 
 
 def _context(table: Columns) -> Floats:

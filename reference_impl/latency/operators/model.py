@@ -1,4 +1,4 @@
-"""A cost model composed of fitted operators: matrix multiplications, attention, all-reduces, and what the engine adds."""
+"""A cost model composed of fitted operators: matrix multiplications, attention, all-reduces, engine overhead."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class Composed:
         model.check_tp(tp)
         if model.bytes_per_value != _BYTES:
             raise ProfileError(
-                f"the weights of {model.name} take {model.bytes_per_value} bytes each; operator profiles know bfloat16, "
-                "and fp8 by name (h100:fp8); measure the model instead: semiflow profile"
+                f"the weights of {model.name} take {model.bytes_per_value} bytes each; operator profiles know "
+                "bfloat16, and fp8 by name (h100:fp8); measure the model instead: semiflow profile"
             )
         self.operators, self.model, self.tp, self.dtype = operators, model, tp, dtype
         self.hardware, self.backend, self.kv_dtype = operators.hardware, backend, kv_dtype
