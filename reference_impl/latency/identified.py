@@ -46,13 +46,13 @@ def solve(what: str, terms: Mapping[str, Floats], seconds: Floats) -> Floats:
 
 def check_identified(what: str, terms: Mapping[str, Floats], seconds: Floats) -> None:
     """Raise :class:`ProfileError` unless these rows determine every coefficient; see :func:`solve`."""
+    _refuse_constants(what, terms)
     rows, needed = len(seconds), _ROWS_PER_TERM * len(terms)
     if rows < needed:
         raise ProfileError(
             f"{what}: {rows} rows for {len(terms)} coefficients ({', '.join(terms)}); allowed: {needed} or more; "
             "measure more"
         )
-    _refuse_constants(what, terms)
     _refuse_dependent(what, list(terms), np.stack(list(terms.values()), axis=1) / seconds[:, None])
 
 

@@ -14,6 +14,7 @@ from experiments.config import RunConfig, WorkloadConfig
 from experiments.config_base import ConfigError
 from experiments.config_build import build_cluster, build_trace, check_traffic
 from experiments.config_file import parse
+from reference_impl.latency import ProfileError
 from workloads.storage import save
 
 PROFILE = Path("vllm_runs") / "rtxpro6000_llama-3.1-8b"
@@ -185,3 +186,22 @@ def test_a_profile_of_a_live_engine_is_of_its_model_and_its_dtype(tmp_path: Path
         build_cluster(run_config(fleet={**fleet, "model": "llama-3-8b"}))
     with pytest.raises(ConfigError, match=r"give the hardware \(--hardware\) or the number of blocks"):
         build_cluster(run_config(fleet={"hardware_profile": str(path), "model": "llama-30m"}))
+
+
+def test_a_shipped_profile_costs_any_dense_model() -> None:
+    fleet = {"hardware_profile": "h100", "model": "llama-3.1-8b", "tp": 2}
+    (instance,) = build_cluster(run_config(fleet=fleet)).instances
+    assert instance.latency.name == "operators(h100, llama-3.1-8b, tp=2, bf16, vllm)"
+    assert "extrapolated" in instance.latency.provenance
+    quantised = build_cluster(run_config(fleet={**fleet, "hardware_profile": "h100:fp8"})).instances[0]
+    assert quantised.kv_blocks > instance.kv_blocks
+    assert quantised.kv_bytes_per_token == instance.kv_bytes_per_token
+    halved = build_cluster(run_config(fleet={**fleet, "hardware_profile": "h100:fp8", "backend": "trtllm"}))
+    assert halved.instances[0].kv_bytes_per_token == instance.kv_bytes_per_token / 2
+
+
+def test_a_shipped_profile_refuses_another_device_and_an_unknown_backend() -> None:
+    with pytest.raises(ConfigError, match=r"hardware_profile h100 is of h100, but fleet\.hardware is h200; leave"):
+        build_cluster(run_config(fleet={"hardware_profile": "h100", "hardware": "h200"}))
+    with pytest.raises(ProfileError, match=r"backend 'vllm-v0' has no constant"):
+        build_cluster(run_config(fleet={"hardware_profile": "h100", "backend": "vllm-v0"}))
