@@ -116,7 +116,7 @@ def test_an_engine_faster_than_its_kernels_gets_no_negative_constant(tmp_path: P
 
 def test_what_the_model_made_is_predicted_and_the_rest_is_counted(tmp_path: Path) -> None:
     engine = Engine("sequence", "bf16", 1e-4)
-    known = [{"tp_size": tp, "batch_size": users} for tp in (1, 2, 4) for users in (2, 12)]
+    known: list[dict[str, object]] = [{"tp_size": tp, "batch_size": users} for tp in (1, 2, 4) for users in (2, 12)]
     path = measured_with(tmp_path / "t.csv", engine, *known, {"backend": "sglang"})
     lines = path.read_text(encoding="utf-8").splitlines()
     path.write_text("\n".join([*lines, lines[-1].replace("h100", "b200")]) + "\n", encoding="utf-8")
