@@ -54,11 +54,14 @@ def calibrate_llmservingsim(folder: Path, tp: int, seed: int) -> Calibration:
     from reference_impl.latency import llmservingsim_fit, model, read_profile
 
     profile = read_profile(folder, tp)
-    fitted = llmservingsim_fit.fit_profile(profile, model(profile.model).layers, seed)
+    shape = model(profile.model)
+    fitted = llmservingsim_fit.fit_profile(profile, shape.layers, seed)
     files = sorted(path for path in folder.glob("*") if path.suffix in (".csv", ".yaml") and "skew" not in path.name)
-    measured = f"LLMServingSim's profile of {profile.model} on {profile.device} (one device's shard of {tp})"
+    measured = (
+        f"LLMServingSim's profile of {profile.model} on {profile.device} (one device's shard of {tp}, no all-reduce)"
+    )
     return _calibration(
-        fitted.coefficients, fitted.errors, llmservingsim_fit.RULE, files, profile.model, "bfloat16", measured, seed
+        fitted.coefficients, fitted.errors, llmservingsim_fit.RULE, files, shape.name, "bfloat16", measured, seed
     )
 
 

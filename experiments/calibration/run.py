@@ -8,7 +8,6 @@ from experiments.calibration.iterations import calibrate_iterations, calibrate_l
 from experiments.calibration.operators import calibrate_operators
 from experiments.calibration.result import Calibration
 from experiments.config_base import ConfigError
-from experiments.run_folder import write_json
 
 
 def calibrate(profile: Path, *, system: str | None = None, tp: int = 1, seed: int = 0) -> Calibration:
@@ -32,5 +31,7 @@ def calibrate(profile: Path, *, system: str | None = None, tp: int = 1, seed: in
 
 
 def write_coefficients(path: Path, found: Calibration) -> None:
-    """Written whole or not at all."""
-    write_json(path, found.content)
+    """A line for each key. Written whole or not at all."""
+    from experiments.profiling.result import write_profile
+
+    write_profile(path, found.content)

@@ -59,10 +59,16 @@ def check_identified(what: str, terms: Mapping[str, Floats], seconds: Floats) ->
 def held_out(groups: Iterable[Hashable], seed: int) -> Flags:
     """Which rows are kept aside, given the group of each: a quarter of the groups, whole, drawn by ``seed``.
 
-    The groups are put in order first, so that the order of the rows does not matter.
+    The groups are put in order first, so that the order of the rows does not matter. Raises :class:`ProfileError` where
+    there are too few.
     """
     listed = list(groups)
     distinct = sorted(set(listed), key=str)
+    if len(distinct) < HOLD_OUT:
+        raise ProfileError(
+            f"the rows are of {len(distinct)} groups (sizes, or lines of the grid); allowed: {HOLD_OUT} or more, so that "
+            "one can be kept aside; measure more"
+        )
     drawn = np.random.default_rng(seed).permutation(len(distinct))[: len(distinct) // HOLD_OUT]
     aside = {distinct[index] for index in drawn}
     return np.array([group in aside for group in listed], np.bool_)

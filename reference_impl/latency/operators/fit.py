@@ -27,8 +27,8 @@ _BYTES = 2
 """Of a key or value: the tables are of bfloat16."""
 RULE = (
     "a quarter of the groups, drawn by the seed, whole; a group is every row of one (n, k) for GEMM, and of one "
-    "(heads, KV heads, batch size) for attention; decode attention without the rows that the "
-    "L2 cache serves. The coefficients are of all rows, the errors of a fit without these"
+    "(heads, KV heads, batch size) for attention; decode attention without the rows that the L2 "
+    "cache serves. The coefficients are of all rows, the errors of a fit without these"
 )
 
 

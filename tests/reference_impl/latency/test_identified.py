@@ -50,6 +50,11 @@ def test_groups_are_kept_aside_whole_whatever_the_order_of_the_rows() -> None:
     assert any(held_out(groups, seed).tolist() != aside.tolist() for seed in range(1, 5))
 
 
+def test_too_few_groups_to_keep_one_aside_are_refused() -> None:
+    with pytest.raises(ProfileError, match=r"of 3 groups .*; allowed: 4 or more"):
+        held_out([1, 2, 3, 3], 0)
+
+
 def test_the_error_is_none_for_the_model_and_large_for_noise() -> None:
     terms = {"launch": ONES, "token": TOKENS}
     aside = held_out(TOKENS.tolist(), 1)
