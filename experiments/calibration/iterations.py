@@ -37,7 +37,7 @@ def calibrate_iterations(path: Path, seed: int) -> Calibration:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: {error!r}: no timings of semiflow profile, which are what is fitted") from error
     check_samples(path.name, samples)
-    aside = held_out([sample.group for sample in samples], seed)
+    aside = held_out(path.name, [sample.group for sample in samples], seed)
     seen = [sample for sample, unseen in zip(samples, aside, strict=True) if not unseen]
     kept = [sample for sample, unseen in zip(samples, aside, strict=True) if unseen]
     found = errors_of(coefficients_of(seen), kept)

@@ -56,7 +56,7 @@ def check_identified(what: str, terms: Mapping[str, Floats], seconds: Floats) ->
     _refuse_dependent(what, list(terms), np.stack(list(terms.values()), axis=1) / seconds[:, None])
 
 
-def held_out(groups: Iterable[Hashable], seed: int) -> Flags:
+def held_out(what: str, groups: Iterable[Hashable], seed: int) -> Flags:
     """Which rows are kept aside, given the group of each: a quarter of the groups, whole, drawn by ``seed``.
 
     The groups are put in order first, so that the order of the rows does not matter. Raises :class:`ProfileError` where
@@ -66,8 +66,8 @@ def held_out(groups: Iterable[Hashable], seed: int) -> Flags:
     distinct = sorted(set(listed), key=str)
     if len(distinct) < HOLD_OUT:
         raise ProfileError(
-            f"the rows are of {len(distinct)} groups (sizes, or lines of the grid); allowed: {HOLD_OUT} or more, so that "
-            "one can be kept aside; measure more"
+            f"{what}: rows of {len(distinct)} groups (sizes, or lines of the grid); allowed: {HOLD_OUT} or more, so "
+            "that one can be kept aside; measure more"
         )
     drawn = np.random.default_rng(seed).permutation(len(distinct))[: len(distinct) // HOLD_OUT]
     aside = {distinct[index] for index in drawn}

@@ -54,9 +54,9 @@ def fit_profile(profile: Profile, layers: int, seed: int) -> ProfileFit:
 
 
 def _fitted(what: str, terms: Terms, seconds: Floats, lines: Sequence[Hashable], seed: int) -> tuple[Floats, Error]:
-    aside = held_out(lines, seed)
-    part = solve(what, {name: column[~aside] for name, column in terms.items()}, seconds[~aside])
     whole = solve(what, terms, seconds)
+    aside = held_out(what, lines, seed)
+    part = solve(what, {name: column[~aside] for name, column in terms.items()}, seconds[~aside])
     predicted = np.stack(list(terms.values()), axis=1)[aside] @ part
     groups = len({line for line, kept in zip(lines, aside, strict=True) if kept})
     return whole, error_of(predicted, seconds[aside], groups)

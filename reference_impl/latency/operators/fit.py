@@ -56,19 +56,27 @@ def fit_gemm(table: Columns, dtype: str, sm_count: int, seed: int) -> Fitted[Gem
             f"gemm: no rows of {dtype!r} with {SMALLEST} columns and inner values or more; it has "
             f"{', '.join(sorted(set(table['gemm_dtype'])))}"
         )
-    aside = held_out(zip(rows["n"].tolist(), rows["k"].tolist(), strict=True), seed)
+    aside = held_out(f"gemm in {dtype}", zip(rows["n"].tolist(), rows["k"].tolist(), strict=True), seed)
     return _fitted(lambda part: _gemm(rows, part, dtype, sm_count), rows, aside, _gemm_seconds, ("n", "k"))
 
 
 def fit_prefill(table: Columns, seed: int) -> Fitted[PrefillCosts]:
     """Four coefficients of prefill attention."""
-    return _fitted(lambda part: _prefill(table, part), table, _lines_aside(table, seed), _prefill_seconds, _LINE)
+    return _fitted(
+        lambda part: _prefill(table, part),
+        table,
+        _lines_aside("prefill attention", table, seed),
+        _prefill_seconds,
+        _LINE,
+    )
 
 
 def fit_decode(table: Columns, l2_bytes: float, seed: int) -> Fitted[DecodeCosts]:
     """Three coefficients of decode attention, from rows of next to no KV and rows whose KV exceeds the L2 cache."""
     rows = {name: column[~_cached(table, l2_bytes)] for name, column in table.items()}
-    return _fitted(lambda part: _decode(rows, part), rows, _lines_aside(rows, seed), _decode_seconds, _LINE)
+    return _fitted(
+        lambda part: _decode(rows, part), rows, _lines_aside("decode attention", rows, seed), _decode_seconds, _LINE
+    )
 
 
 def cached_error(costs: DecodeCosts, table: Columns, l2_bytes: float) -> Error | None:
@@ -104,8 +112,8 @@ def _groups(rows: Columns, group: tuple[str, ...]) -> int:
     return len(set(zip(*(rows[name].tolist() for name in group), strict=True)))
 
 
-def _lines_aside(table: Columns, seed: int) -> Flags:
-    return held_out(zip(*(table[name].tolist() for name in _LINE), strict=True), seed)
+def _lines_aside(what: str, table: Columns, seed: int) -> Flags:
+    return held_out(what, zip(*(table[name].tolist() for name in _LINE), strict=True), seed)
 
 
 def _gemm(rows: Columns, part: Flags, dtype: str, sm_count: int) -> GemmCosts:

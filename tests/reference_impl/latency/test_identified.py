@@ -42,22 +42,22 @@ def test_terms_that_change_together_are_refused_by_name() -> None:
 
 def test_groups_are_kept_aside_whole_whatever_the_order_of_the_rows() -> None:
     groups = [number % 8 for number in range(40)]
-    aside = held_out(groups, 0)
+    aside = held_out("made up", groups, 0)
     chosen = {group for group, kept in zip(groups, aside, strict=True) if kept}
     assert len(chosen) == 2
     assert [group in chosen for group in groups] == aside.tolist()
-    assert held_out(groups[::-1], 0).tolist() == aside[::-1].tolist()
-    assert any(held_out(groups, seed).tolist() != aside.tolist() for seed in range(1, 5))
+    assert held_out("made up", groups[::-1], 0).tolist() == aside[::-1].tolist()
+    assert any(held_out("made up", groups, seed).tolist() != aside.tolist() for seed in range(1, 5))
 
 
 def test_too_few_groups_to_keep_one_aside_are_refused() -> None:
-    with pytest.raises(ProfileError, match=r"of 3 groups .*; allowed: 4 or more"):
-        held_out([1, 2, 3, 3], 0)
+    with pytest.raises(ProfileError, match=r"made up: rows of 3 groups .*; allowed: 4 or more"):
+        held_out("made up", [1, 2, 3, 3], 0)
 
 
 def test_the_error_is_none_for_the_model_and_large_for_noise() -> None:
     terms = {"launch": ONES, "token": TOKENS}
-    aside = held_out(TOKENS.tolist(), 1)
+    aside = held_out("made up", TOKENS.tolist(), 1)
 
     def error(seconds: Floats) -> float:
         found = solve("made up", {name: column[~aside] for name, column in terms.items()}, seconds[~aside])
