@@ -84,7 +84,7 @@ class FleetConfig(StrictModel):
     only."""
     backend: str = "vllm"
     hardware_profile: str | None = None
-    """A measured table in place of the roofline."""
+    """In place of the roofline: a measured table, or a shipped profile (``h100``, ``h200:fp8``)."""
     kv_blocks: Annotated[int, count_field(10**9)] | None = None
     """KV blocks of an instance; None: what the hardware has left beside the weights."""
     block_tokens: Annotated[int, count_field(65_536)] = 16

@@ -152,12 +152,12 @@ def build_contention(given: ContentionConfig) -> ContentionModel:
 def _instances(config: RunConfig) -> tuple[InstanceSpec, ...]:
     from policies.registry import PolicySpec
     from reference_impl.core.spec import InstanceSpec
-    from reference_impl.latency import Measured, model
+    from reference_impl.latency import Composed, Measured, model
 
     fleet = config.fleet
     shape = model(fleet.model)
     latency, kv_blocks = build_costs(fleet)
-    if isinstance(latency, Measured):
+    if isinstance(latency, Measured | Composed):
         shape = replace(shape, bytes_per_value=latency.bytes_per_value)
     batch = PolicySpec.parse(config.policies.batch, kind="batch")
     partition = PolicySpec.parse(config.policies.partition, kind="partition")

@@ -10,27 +10,33 @@ from experiments.config_base import DEFAULT_HARDWARE, ConfigError
 if TYPE_CHECKING:
     from reference_impl.latency import Hardware, LinkKind, Measured, ModelShape, Profiled, Table
     from reference_impl.latency.api import LatencyModel
+    from reference_impl.latency.operators.profile import Operators
 
 
 def build_costs(fleet: FleetConfig) -> tuple[LatencyModel, int]:
-    """The measured profile if one is named, else the roofline; and the KV blocks of an instance, all stages of it.
+    """The measured or shipped profile if one is named, else the roofline; and the KV blocks of an instance, all stages
+    of it.
 
     Raises ConfigError where profile, hardware and model contradict each other or leave the memory open.
     """
     from reference_impl.latency import hardware, model, profile, roofline
+    from reference_impl.latency.operators.profile import open_operators
 
     shape = model(fleet.model)
     if fleet.hardware_profile is None:
         device = hardware(fleet.hardware or DEFAULT_HARDWARE)
         analytic = roofline(device, shape, fleet.tp, fleet.backend, fleet.expert_parallel)
         return _pipelined(fleet, analytic, device, shape), fleet.kv_blocks or _kv_blocks(fleet, device, shape)
-    measured = profile(fleet.hardware_profile, fleet.tp)
-    profiled = _profiled_device(fleet, measured)
-    _check_model(fleet, measured, shape)
     if fleet.expert_parallel:
         raise ConfigError(
             f"fleet.expert_parallel is for the roofline; {fleet.hardware_profile} was measured as it is; leave it out"
         )
+    operators = open_operators(fleet.hardware_profile)
+    if operators is not None:
+        return _composed(fleet, *operators, shape)
+    measured = profile(fleet.hardware_profile, fleet.tp)
+    profiled = _profiled_device(fleet, measured)
+    _check_model(fleet, measured, shape)
     return _pipelined(fleet, measured, profiled, shape), fleet.kv_blocks or _kv_blocks(fleet, profiled, shape)
 
 
@@ -60,6 +66,32 @@ def _hop(fleet: FleetConfig, device: Hardware | None) -> LinkKind:
             "and with it what connects the stages; give the hardware (--hardware) or the link (--pp-link)"
         )
     return LinkKind(device.link, device.link_bytes_per_s, device.all_reduce_latency_s, f"that of {device.name}")
+
+
+def _composed(fleet: FleetConfig, operators: Operators, dtype: str, shape: ModelShape) -> tuple[LatencyModel, int]:
+    """The model composed of fitted operators, with the overhead and KV dtype of the fleet's backend."""
+    from reference_impl.latency import Composed, hardware, kv_pool_blocks
+    from reference_impl.latency.operators.engines import engine
+    from reference_impl.latency.operators.profile import weight_bytes
+
+    device = operators.hardware
+    if fleet.hardware is not None and hardware(fleet.hardware) != device:
+        raise ConfigError(
+            f"fleet.hardware_profile {fleet.hardware_profile} is of {device.name}, but fleet.hardware is "
+            f"{fleet.hardware}; leave the hardware out to take the profile's"
+        )
+    backend, kv_dtype = engine(fleet.backend, dtype)
+    latency = Composed(operators, shape, fleet.tp, dtype, backend, kv_dtype)
+    return _pipelined(fleet, latency, device, shape), fleet.kv_blocks or kv_pool_blocks(
+        device,
+        shape,
+        fleet.tp,
+        pp=fleet.pp,
+        block_tokens=fleet.block_tokens,
+        memory_fraction=fleet.memory_fraction,
+        weight_bytes=weight_bytes(shape, dtype),
+        kv_bytes_per_value=latency.bytes_per_value,
+    )
 
 
 def _profiled_device(fleet: FleetConfig, measured: Profiled | Table | Measured) -> Hardware | None:

@@ -32,6 +32,7 @@ def fingerprint(config: RunConfig) -> str:
     Not covered: what a user's policy imports in turn, and traces that are found by name (the catalogue pins those).
     """
     named = [config.workload.trace, config.fleet.hardware_profile, config.fleet.hardware, config.fleet.model]
+    named.append((config.fleet.hardware_profile or "").rpartition(":")[0])  # FILE.json:fp8
     files = [path for name in named if name is not None and (path := Path(name)).is_file()]
     modules = [module for text in config.policies.model_dump().values() for module in _modules(str(text))]
     files += [origin for module in modules if (origin := _origin(module)) is not None]

@@ -88,3 +88,35 @@ def vllm_run(
         typer.echo(
             f"{name:<12} {row['real']:>10.4g} {row['simulated']:>10.4g} {row['unit']:<4} {row['relative_error']:+.2%}"
         )
+
+
+@validate.command("table")
+def table(
+    file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="Measured TTFT and TPOT at fixed concurrency.")],
+    json_: Json = False,
+) -> None:
+    """Predict measured benchmarks of vLLM, SGLang and TensorRT-LLM from the shipped operator profiles.
+
+    One overhead constant per backend and precision is fitted on half of the groups (backend, model, TP); the errors
+    are those of the other half. Takes about two minutes.
+    """
+    from experiments.cli.progress import progress
+    from experiments.manifest import environment
+    from experiments.table_validation import validate_table
+
+    with progress("fitting") as report:
+        found = validate_table(file, report)
+    if json_:
+        command = f"semiflow validate table {file} --json"
+        typer.echo(json.dumps({"manifest": {"command": command, **environment()}, **found}, indent=2))
+        return
+    coverage = found["coverage"]
+    typer.echo(f"{coverage['covered']} of {coverage['rows']} rows covered")
+    for reason, rows in coverage["uncovered"].items():
+        typer.echo(f"  {rows} not: {reason}")
+    for name, part in (("fit", found["fit"]), ("test", found["test"]), *found["test_by_backend"].items()):
+        tpot, ttft = part["tpot_error"], part["ttft_error"]
+        typer.echo(
+            f"{name:<14} {part['rows']:>4} rows  TPOT median {tpot['median']:6.1%} P90 {tpot['p90']:6.1%}  "
+            f"TTFT median {ttft['median']:6.1%}"
+        )

@@ -57,7 +57,7 @@ def with_live_runs(
     """
     from reference_impl.latency.measured_fit import coefficients_of, errors_of
 
-    samples = _samples(_shapes(profile), [Timing(*row) for row in profile["timings"]])
+    samples = samples_in(profile)
     alone = coefficients_of(samples)
     every = live_samples(iterations, 1.0)
     half = _live_fit(samples, alone, iterations[::2])
@@ -98,6 +98,11 @@ def levels(alone: Coefficients, live: Sequence[Sample]) -> dict[str, float]:
         kind: sum(seconds for seconds, _ in pairs) / sum(told_s for _, told_s in pairs) if pairs else 1.0
         for kind, pairs in chosen.items()
     }
+
+
+def samples_in(profile: Mapping[str, Any]) -> list[Sample]:
+    """The timings of a profile's file, as they are fitted. Raises KeyError or TypeError where it holds none."""
+    return _samples(_shapes(profile), [Timing(*row) for row in profile["timings"]])
 
 
 def overheads_in(profile: Mapping[str, Any]) -> Overheads | None:

@@ -13,6 +13,7 @@ from reference_impl.latency.llmservingsim import read_profile
 from reference_impl.latency.measured import Coefficients, Measured
 from reference_impl.latency.memory import kv_pool_blocks
 from reference_impl.latency.models import MODELS
+from reference_impl.latency.operators import Composed
 from reference_impl.latency.pipeline import Pipelined, stage_shares
 from reference_impl.latency.profile import profile
 from reference_impl.latency.profiled import Profiled
@@ -26,6 +27,7 @@ __all__ = [
     "LINKS",
     "MODELS",
     "Coefficients",
+    "Composed",
     "ContentionModel",
     "DecodeFit",
     "Hardware",

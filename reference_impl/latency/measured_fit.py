@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from reference_impl.latency.api import Work
 from reference_impl.latency.errors import ProfileError
+from reference_impl.latency.identified import check_identified
 from reference_impl.latency.measured import Coefficients, Measured, along
 from reference_impl.latency.nnls import nnls
 
@@ -97,6 +98,15 @@ def coefficients_of(samples: Sequence[Sample]) -> Coefficients:
     plain, plain_loss = _solve(samples, padded=False)
     padded, padded_loss = _solve(samples, padded=True)
     return padded if padded_loss < _PADDING_GAIN * plain_loss else plain
+
+
+def check_samples(what: str, samples: Sequence[Sample]) -> None:
+    """Raise :class:`ProfileError` unless the samples determine every coefficient without the padded term."""
+    knots = _knots(samples)
+    names = ("launch", *(f"token from {knot}" for knot in knots), *(name.removesuffix("_s") for name in _LINEAR))
+    rows = {sample.group: (_row(sample.work, knots, padded=False), sample.seconds) for sample in samples}
+    columns = np.array([row for row, _ in rows.values()], np.float64).T
+    check_identified(what, dict(zip(names, columns, strict=True)), np.array([seconds for _, seconds in rows.values()]))
 
 
 def _solve(samples: Sequence[Sample], *, padded: bool) -> tuple[Coefficients, float]:

@@ -20,10 +20,13 @@ def kv_pool_blocks(
     memory_fraction: float = 0.9,
     reserve_bytes: float = DEFAULT_RESERVE_BYTES,
     pp: int = 1,
+    weight_bytes: float | None = None,
+    kv_bytes_per_value: int | None = None,
 ) -> int:
     """KV blocks of one instance over ``tp`` devices, or ``pp`` stages of as many: memory times fraction, less weights
     and reserve. The first stage decides: it has the input embeddings and most layers (counted as equally large).
 
+    ``weight_bytes`` (of the whole model) and ``kv_bytes_per_value`` are the model's own unless it is quantised.
     Raises :class:`ProfileError` where the weights and one block do not fit.
     """
     model.check_tp(tp)
@@ -32,9 +35,11 @@ def kv_pool_blocks(
     if block_tokens < 1:
         raise ProfileError(f"block size is {block_tokens!r} tokens; it must be at least 1")
     layers = stage_layers(model, pp)[0]
-    weights = _stage_weight_bytes(model, layers) / tp
+    quantised = 1.0 if weight_bytes is None else weight_bytes / model.weight_bytes
+    weights = _stage_weight_bytes(model, layers) * quantised / tp
     free = hardware.memory_bytes * memory_fraction - weights - reserve_bytes
-    block_bytes = layers * model.kv_values_per_device(tp) * model.bytes_per_value * block_tokens
+    value_bytes = kv_bytes_per_value or model.bytes_per_value
+    block_bytes = layers * model.kv_values_per_device(tp) * value_bytes * block_tokens
     blocks = int(free // block_bytes)
     if blocks < 1:
         raise ProfileError(

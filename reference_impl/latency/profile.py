@@ -7,6 +7,7 @@ from pathlib import Path
 from reference_impl.latency.errors import ProfileError
 from reference_impl.latency.llmservingsim import read_profile
 from reference_impl.latency.measured import Measured, read_measured
+from reference_impl.latency.operators.profile import SHIPPED
 from reference_impl.latency.profiled import Profiled
 from reference_impl.latency.shapes import ModelShape
 from reference_impl.latency.table import Table, read_table
@@ -30,5 +31,5 @@ def profile(path: str | Path, tp: int = 1, model: ModelShape | None = None) -> P
         return read_measured(source)
     raise ProfileError(
         f"{source} is neither a profile folder, nor its meta.yaml, nor a .csv table of iterations, nor a .json file of"
-        " semiflow profile"
+        f" semiflow profile, nor one of {', '.join(SHIPPED)}"
     )

@@ -14,6 +14,7 @@ from experiments.config import RunConfig, WorkloadConfig
 from experiments.config_base import ConfigError
 from experiments.config_build import build_cluster, build_trace, check_traffic
 from experiments.config_file import parse
+from reference_impl.latency import ProfileError
 from workloads.storage import save
 
 PROFILE = Path("vllm_runs") / "rtxpro6000_llama-3.1-8b"
@@ -86,7 +87,6 @@ def test_contention_reaches_the_lanes() -> None:
     assert instance.contention.rate("decode", 50, 50, True) == pytest.approx(alone / 2)
 
 
-@pytest.mark.skipif("SEMIFLOW_CALIBRATION" not in os.environ, reason="SEMIFLOW_CALIBRATION is not set")
 def test_what_the_host_delays_and_plans_reaches_the_cluster() -> None:
     host = {"plan_ahead": True, "dispatch_delay_s": 0.25, "report_delay_s": 0.5}
     cluster = build_cluster(run_config(host=host))
@@ -94,6 +94,7 @@ def test_what_the_host_delays_and_plans_reaches_the_cluster() -> None:
     assert not build_cluster(run_config()).plan_ahead
 
 
+@pytest.mark.skipif("SEMIFLOW_CALIBRATION" not in os.environ, reason="SEMIFLOW_CALIBRATION is not set")
 def test_a_profile_of_another_model_is_refused() -> None:
     profile = str(Path(os.environ["SEMIFLOW_CALIBRATION"]) / PROFILE)
     with pytest.raises(ConfigError, match=r"but fleet\.model is llama-2-7b; set the model to llama-3\.1-8b"):
@@ -238,3 +239,22 @@ def test_an_engine_without_a_pipeline_was_not_measured_with_one(tmp_path: Path) 
     path.write_text(json.dumps({"format": "semiflow-profile", "version": 1, **told}))
     with pytest.raises(ConfigError, match="is of semiflow's engine, which has no pipeline; set pp to 1"):
         build_cluster(run_config(fleet={"hardware_profile": str(path), "kv_blocks": 9, "pp": 2, "model": "tiny"}))
+
+
+def test_a_shipped_profile_costs_any_dense_model() -> None:
+    fleet = {"hardware_profile": "h100", "model": "llama-3.1-8b", "tp": 2}
+    (instance,) = build_cluster(run_config(fleet=fleet)).instances
+    assert instance.latency.name == "operators(h100, llama-3.1-8b, tp=2, bf16, vllm)"
+    assert "extrapolated" in instance.latency.provenance
+    quantised = build_cluster(run_config(fleet={**fleet, "hardware_profile": "h100:fp8"})).instances[0]
+    assert quantised.kv_blocks > instance.kv_blocks
+    assert quantised.kv_bytes_per_token == instance.kv_bytes_per_token
+    halved = build_cluster(run_config(fleet={**fleet, "hardware_profile": "h100:fp8", "backend": "trtllm"}))
+    assert halved.instances[0].kv_bytes_per_token == instance.kv_bytes_per_token / 2
+
+
+def test_a_shipped_profile_refuses_another_device_and_an_unknown_backend() -> None:
+    with pytest.raises(ConfigError, match=r"hardware_profile h100 is of h100, but fleet\.hardware is h200; leave"):
+        build_cluster(run_config(fleet={"hardware_profile": "h100", "hardware": "h200"}))
+    with pytest.raises(ProfileError, match=r"backend 'vllm-v0' has no constant"):
+        build_cluster(run_config(fleet={"hardware_profile": "h100", "backend": "vllm-v0"}))

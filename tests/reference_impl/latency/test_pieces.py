@@ -14,6 +14,8 @@ from reference_impl.latency.devices import hardware
 from reference_impl.latency.hf_config import model
 from reference_impl.latency.linear import DecodeFit, Linear, constant
 from reference_impl.latency.measured import Coefficients, Measured
+from reference_impl.latency.operators.model import Composed
+from reference_impl.latency.operators.profile import open_operators
 from reference_impl.latency.profile import profile
 from reference_impl.latency.roofline import Roofline, roofline
 from reference_impl.latency.table import Table
@@ -65,6 +67,12 @@ def assert_piece_holds(cost: LatencyModel, work: Work) -> None:
             assert piece.first_s + times * piece.growth_s == pytest.approx(expected_s, rel=1e-9)
 
 
+def shipped(name: str, of: str, tp: int) -> Composed:
+    found = open_operators(name)
+    assert found is not None
+    return Composed(found[0], model(of), tp, found[1])
+
+
 BENT = Coefficients(0.01, (0, 8, 64), (2e-3, 1e-3, 4e-4), 1e-4, 5e-4, 1e-7, 1e-6, 3e-6, gap_s=1e-3, gap_sequence_s=1e-5)
 MODELS: list[LatencyModel] = [
     Measured(BENT, "tiny"),
@@ -75,6 +83,8 @@ MODELS: list[LatencyModel] = [
     roofline(hardware("h100"), model("llama-3-70b"), tp=4, backend="vllm-v0"),
     roofline(hardware("a100-80g"), model("opt-13b"), backend="none"),
     Linear(0.01, 1e-4, 1e-9, (DecodeFit(0.02, 6e-7, 4e-5, below=95), DecodeFit(0.007, 5.8e-7, 1.6e-4))),
+    shipped("a100", "llama-3-8b", 1),
+    shipped("h200:fp8", "llama-3-70b", 4),
     constant(prefill_s=1.0, decode_s=0.5),
     Table(
         "measured",
