@@ -14,7 +14,9 @@ from experiments.config import RunConfig, WorkloadConfig
 from experiments.config_base import ConfigError
 from experiments.config_build import build_cluster, build_trace, check_traffic
 from experiments.config_file import parse
+from workloads.errors import TraceError
 from workloads.storage import save
+from workloads.trace import Trace
 
 PROFILE = Path("vllm_runs") / "rtxpro6000_llama-3.1-8b"
 
@@ -185,3 +187,52 @@ def test_a_profile_of_a_live_engine_is_of_its_model_and_its_dtype(tmp_path: Path
         build_cluster(run_config(fleet={**fleet, "model": "llama-3-8b"}))
     with pytest.raises(ConfigError, match=r"give the hardware \(--hardware\) or the number of blocks"):
         build_cluster(run_config(fleet={"hardware_profile": str(path), "model": "llama-30m"}))
+
+
+def sessions(path: Path) -> str:
+    """Three sessions of two turns, 10 s apart, saved as a trace."""
+    lengths = np.full(6, 8, np.int32), np.full(6, 2, np.int32)
+    arrivals = np.array([0.0, 5.0, 10.0, 15.0, 20.0, 25.0])
+    turns: dict[str, Any] = {"parent_row": np.array([-1, 0, -1, 2, -1, 4]), "think_s": np.array([0.0, 2.0] * 3)}
+    save(Trace("chats", arrivals, *lengths, turn=np.array([0, 1] * 3), **turns), path)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("given", "arrivals"),
+    [
+        ({"max_requests": 5}, [0.0, 5.0, 10.0, 15.0]),
+        ({"window_s": [10.0, 21.0]}, [0.0, 5.0, 10.0, 15.0]),
+        ({"rate_scale": 2.0, "max_requests": 2}, [0.0, 2.5]),
+    ],
+)
+def test_a_closed_loop_keeps_sessions_whole(tmp_path: Path, given: dict[str, Any], arrivals: list[float]) -> None:
+    trace = build_trace(workload(trace=sessions(tmp_path / "t.parquet"), closed_loop=True, **given), 0)
+    assert trace.arrival_s.tolist() == arrivals
+    assert trace.think_s is not None
+    assert set(trace.think_s.tolist()) == {0.0, 2.0}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"rate_rps": 3.0}, "closed_loop and rate_rps exclude each other"),
+        ({"resample_block_s": 3.0}, "closed_loop and resample_block_s exclude each other"),
+        ({"synthetic": {"requests": 3}}, "closed_loop needs sessions with think times, which synthetic has none of"),
+    ],
+)
+def test_what_would_part_sessions_is_refused_in_a_closed_loop(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        workload(closed_loop=True, **given)
+
+
+def test_a_closed_loop_without_sessions_is_refused() -> None:
+    with pytest.raises(TraceError, match="no column parent_row"):
+        build_trace(workload(trace="bundled:sharegpt-like", max_requests=20, closed_loop=True), 0)
+
+
+def test_each_job_executor_has_a_policy_of_its_own() -> None:
+    cluster = build_cluster(run_config(policies={"dispatch": "random"}, host={"job_executors": 3}))
+    policies = [cluster.dispatch, *cluster.other_executors]
+    assert len({id(policy) for policy in policies}) == 3
+    assert len({policy.rng.random() for policy in policies}) == 3
