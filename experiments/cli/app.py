@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli import decisions, demo, fidelity, judge, lists, measure, record, replay, serve, simulate, workloads
+from experiments.cli import (
+    decisions,
+    demo,
+    fidelity,
+    figures,
+    judge,
+    lists,
+    measure,
+    record,
+    replay,
+    serve,
+    simulate,
+    workloads,
+)
 
 HELP = """Judge LLM-serving policies on recorded traffic, against service-level objectives.
 
@@ -40,6 +53,7 @@ app.command("profile")(fidelity.profile)
 app.command("fidelity")(fidelity.fidelity)
 app.command("replay-decisions")(decisions.replay_decisions)
 app.command("demo")(demo.demo)
+app.command("figure")(figures.figure)
 app.command("policies")(lists.policies)
 app.add_typer(workloads.workloads, name="workloads")
 measure.bench.command("fidelity")(fidelity.bench_fidelity)
