@@ -27,6 +27,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(herding, "REQUESTS", 220)
     monkeypatch.setattr(stale_views, "REQUESTS", 40)
     monkeypatch.setattr(stale_views, "AGES_MS", (5, 10, 100))
+    monkeypatch.setattr(stale_views, "POLICIES", (stale_views.QUEUES, stale_views.KV_USE))
 
 
 @pytest.mark.parametrize("name", sorted(STUDIES))

@@ -88,6 +88,24 @@ def test_runs_in_one_step_give_the_times_of_plain_stepping(deploy: Deploy, roles
             assert fast[kind] == pytest.approx(plain[kind], abs=1e-9)
 
 
+def test_a_turn_without_a_pause_joins_another_instance_after_all_that_ends_in_that_moment(deploy: Deploy) -> None:
+    """Both instances step in unison: the turn must not join an iteration of instance 0 that ends as its parent does."""
+    trace = Trace(
+        "unison",
+        np.zeros(3),
+        np.full(3, 10, np.int32),
+        np.array([50, 10, 5], np.int32),
+        parent_row=np.array([-1, -1, 1]),
+        think_s=np.zeros(3),
+    )
+    (fast, _), (plain, _) = (
+        run(deploy("colocated", "colocated", dispatch="round_robin"), trace, fast=fast) for fast in (True, False)
+    )
+    assert fast["arrive"][2] == fast["finish"][1]
+    for kind in ("admit", "prefilled", "finish"):
+        assert fast[kind] == pytest.approx(plain[kind], abs=1e-9)
+
+
 def test_a_slower_fleet_is_offered_the_same_requests_later(deploy: Deploy, affine: Any) -> None:
     quick, slow = (run(deploy("colocated", latency=affine(base_s)), many(0))[0] for base_s in (0.01, 0.05))
     assert quick["arrive"].keys() == slow["arrive"].keys()
