@@ -75,7 +75,8 @@ class Simulation:
         self.asking = Asking(self)
         learns = self.front_door.prediction is not None and self.front_door.prediction.observed
         self._tells = self.executors.observed or learns or closed_loop
-        self._active_s = 0.0
+        self.active_s = 0.0
+        """When a lane last came to a boundary, or a request arrived."""
 
     # ----------------------------------------------------------------------------------------------------- main loop
 
@@ -123,6 +124,7 @@ class Simulation:
             if place < total and (not heap or keys[place] <= heap[0][0]):
                 self.key, self.rank, self.now_s = keys[place], BEFORE_LANES, arrivals[place]
                 arrive(rows[place], arrivals[place], prompts[place])
+                self.active_s = self.now_s
                 place += 1
                 if not place % _PROGRESS_EVERY:
                     self.log.flush_if_full()
@@ -139,7 +141,7 @@ class Simulation:
                         self._begin(due)
                     else:
                         self._complete(due)
-                    self._active_s = self.now_s
+                    self.active_s = self.now_s
             elif place < total or self._goes_on(key):
                 assert type(due) is _Timed
                 self.key = key
@@ -155,7 +157,7 @@ class Simulation:
 
     def _only_ticks_left(self, key: int) -> bool:
         """Whether windows and reports go on for ever although no lane will ever run again."""
-        return key > (self._active_s + _PATIENCE_S) * 1e9 and all(entry[1] == TICKS for entry in self.heap)
+        return key > (self.active_s + _PATIENCE_S) * 1e9 and all(entry[1] == TICKS for entry in self.heap)
 
     def at(self, time_s: float, priority: int, action: Callable[[], None]) -> None:
         """Have ``action`` called at ``time_s``; it is dropped once no request is left."""

@@ -33,4 +33,5 @@ class Turns:
 
     def _arrive(self, row: int, at_s: float) -> None:
         self.due -= 1
+        self._sim.active_s = at_s
         self._sim.front_door.arrive(row, at_s, int(self._prompts[row]))

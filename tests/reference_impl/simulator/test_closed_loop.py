@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
+from policies.api import ClusterView, Dispatch, PolicyKind, RequestView
 from reference_impl.core.spec import ClusterSpec
 from reference_impl.events import EventLog
 from reference_impl.simulator import Summary, simulate
@@ -17,6 +18,18 @@ from workloads.trace import Trace
 
 Deploy = Callable[..., ClusterSpec]
 Times = dict[int, float]
+
+
+@dataclass
+class Hesitant:
+    """Decides about a request once it has waited for a second."""
+
+    kind: ClassVar[PolicyKind] = "dispatch"
+    name: ClassVar[str] = "hesitant"
+    rng: Any = None
+
+    def dispatch(self, request: RequestView, cluster: ClusterView) -> Dispatch | None:
+        return Dispatch(0) if cluster.now_s >= request.arrival_s + 1.0 else None
 
 
 def run(spec: ClusterSpec, trace: Trace, **options: Any) -> tuple[dict[str, Times], Summary]:
@@ -70,6 +83,13 @@ def test_reports_go_on_while_everybody_thinks(deploy: Deploy) -> None:
     spec = replace(deploy("colocated", "colocated"), report_period_s=0.1)
     times, _ = run(spec, sessions(think_s=3000.0))
     assert times["arrive"][2] == times["finish"][1] + 3000.0
+
+
+def test_a_turn_after_a_long_pause_may_be_left_queued_like_any_other(deploy: Deploy) -> None:
+    """Its job executor's policy has the patience of a new request, not that since the answer before."""
+    spec = replace(deploy("colocated", "colocated"), report_period_s=0.1, dispatch=Hesitant())
+    times, _ = run(spec, sessions(think_s=3000.0))
+    assert times["dispatch"][1] == pytest.approx(times["arrive"][1] + 1.0, abs=0.2)
 
 
 def test_a_session_goes_on_after_a_request_that_was_rejected(deploy: Deploy) -> None:
