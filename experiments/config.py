@@ -39,6 +39,10 @@ class WorkloadConfig(StrictModel):
     """Only arrivals in [start, end), shifted to start at 0."""
     resample_block_s: Period | None = None
     """Block bootstrap in time: blocks of this length, drawn by the seed, so that recorded arrivals vary with it."""
+    closed_loop: bool = False
+    """A turn of a session comes its think time after the answer before it (or after that one's error), whenever that
+    is; first turns keep their times. ``window_s`` and ``max_requests`` then choose whole sessions, by their first
+    turns; ``rate_scale`` divides the times of first turns, think times stay."""
     max_requests: Annotated[int, count_field(10_000_000)] | None = None
     rate_scale: Rate | None = None
     """Divides the arrival times."""
@@ -53,7 +57,20 @@ class WorkloadConfig(StrictModel):
             raise ValueError("rate_scale and rate_rps exclude each other; give one of them")
         if self.window_s is not None and self.window_s[0] >= self.window_s[1]:
             raise ValueError(f"window_s must end after it starts, got {list(self.window_s)}")
+        if self.closed_loop:
+            self._check_closed_loop()
         return self
+
+    def _check_closed_loop(self) -> None:
+        if self.synthetic is not None:
+            raise ValueError("closed_loop needs sessions with think times, which synthetic has none of; leave one out")
+        retimed = {"rate_rps": self.rate_rps, "resample_block_s": self.resample_block_s}
+        given = [name for name, value in retimed.items() if value is not None]
+        if given:
+            raise ValueError(
+                f"closed_loop and {given[0]} exclude each other: it would part turns from their sessions; change the"
+                " rate with rate_scale, choose sessions with window_s"
+            )
 
 
 class GroupConfig(StrictModel):
@@ -180,6 +197,9 @@ class HostConfig(StrictModel):
     """A lane's next iteration is planned when the one before it starts; else when that one has ended."""
     dispatch_delay_s: Seconds = 0.0
     """From the dispatch decision to the instance's queue."""
+    job_executors: Annotated[int, count_field(64)] = 1
+    """Each with a dispatch policy object and a view of the instances of its own. New requests take turns with them; a
+    request's later decisions stay with its job executor. Reports go to all of them."""
 
 
 class RunConfig(StrictModel):

@@ -29,14 +29,20 @@ _MAX_REPORTS = 1e7
 
 def build_trace(workload: WorkloadConfig, seed: int) -> Trace:
     """Open the trace and transform it in the order that :class:`WorkloadConfig` states."""
+    from workloads import closed_loop
+
     trace = _open(workload, seed)
+    if workload.closed_loop:
+        closed_loop.check(trace)
     if workload.window_s is not None:
-        trace = trace.window(*workload.window_s)
+        window = closed_loop.window if workload.closed_loop else type(trace).window
+        trace = window(trace, *workload.window_s)
     if workload.resample_block_s is not None:
         _check_blocks(trace, workload.resample_block_s)
         trace = trace.resample_blocks(seed, workload.resample_block_s)
     if workload.max_requests is not None:
-        trace = trace.head(workload.max_requests)
+        head = closed_loop.head if workload.closed_loop else type(trace).head
+        trace = head(trace, workload.max_requests)
     if workload.rate_scale is not None:
         trace = trace.scale_rate(workload.rate_scale)
     if workload.rate_rps is not None:
@@ -123,12 +129,15 @@ def build_cluster(config: RunConfig) -> ClusterSpec:
 
 def _cluster(config: RunConfig) -> ClusterSpec:
     from policies.registry import PolicySpec
+    from reference_impl.core.seeds import executor_seed
     from reference_impl.core.spec import ClusterSpec, Slo
 
     policies, host = config.policies, config.host
+    dispatch = PolicySpec.parse(policies.dispatch, kind="dispatch")
     return ClusterSpec(
         instances=_instances(config),
-        dispatch=PolicySpec.parse(policies.dispatch, kind="dispatch").build(config.seed),
+        dispatch=dispatch.build(config.seed),
+        other_executors=tuple(dispatch.build(executor_seed(config.seed, n)) for n in range(1, host.job_executors)),
         scaling=PolicySpec.parse(policies.scaling, kind="scaling").build(config.seed),
         predictor=PolicySpec.parse(policies.predictor, kind="prediction").build(config.seed),
         link=_link(config.link),

@@ -82,8 +82,6 @@ class ServeConfig(StrictModel):
     """Several share ``port``; a client comes to any of them, and each lets in its part of every ``max_concurrent`` (at
     least 1), those of API keys included. Each also listens alone, at ``port`` + 1, + 2, ...: scrape ``/metrics`` there
     (label ``front_door``), and use one of these ports for ``/v1/jobs``, which the shared one refuses."""
-    job_executors: Annotated[int, Field(ge=1, le=64)] = 1
-    """Each with its own dispatch policy object and its own view of the instances."""
     prefix_block_tokens: Annotated[int, Field(ge=1, le=65_536)] | None = None
     """Prompt tokens per prefix id, whole KV blocks; None: one KV block."""
     handover: HandoverConfig = HandoverConfig()

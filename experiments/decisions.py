@@ -36,15 +36,19 @@ def recording(cluster: ClusterSpec, config: RunConfig, folder: Path, which: Reco
     if which == "none":
         yield cluster
         return
+    from reference_impl.core.seeds import executor_seed
     from reference_impl.recording import Recorder
 
     recorder = Recorder(folder / "decisions.jsonl")
     instances = cluster.instances
     if which == "all":
         instances = tuple(replace(spec, batch=recorder.batch(spec.batch)) for spec in instances)
-    dispatch = recorder.dispatch(cluster.dispatch, config.policies.dispatch, config.seed)
+    dispatch, *others = (
+        recorder.dispatch(policy, config.policies.dispatch, executor_seed(config.seed, number))
+        for number, policy in enumerate((cluster.dispatch, *cluster.other_executors))
+    )
     try:
-        yield replace(cluster, dispatch=dispatch, instances=instances)
+        yield replace(cluster, dispatch=dispatch, other_executors=tuple(others), instances=instances)
     finally:
         recorder.close()
     if recorder.error is not None:

@@ -47,7 +47,8 @@ def execute_replay(
     """
     from workloads.client.replay import replay
 
-    settings = replay_settings(config.client, config.seed, keep_texts=detailed)
+    closed_loop = config.workload.closed_loop
+    settings = replay_settings(config.client, config.seed, keep_texts=detailed, closed_loop=closed_loop)
     with new_folder(out, force) as folder:
         replayed = replay(build_trace(config.workload, config.seed), settings, progress)
         if not replayed.records:
@@ -59,7 +60,9 @@ def execute_replay(
     return ReplayResult(out, metrics, manifest, replayed)
 
 
-def replay_settings(client: ClientConfig, seed: int, *, keep_texts: bool = False) -> ReplaySettings:
+def replay_settings(
+    client: ClientConfig, seed: int, *, keep_texts: bool = False, closed_loop: bool = False
+) -> ReplaySettings:
     """The client's settings. Raises ConfigError where the API key's variable is not set."""
     from workloads.client.asks import Labels
     from workloads.client.prompts import Vocabulary
@@ -85,7 +88,17 @@ def replay_settings(client: ClientConfig, seed: int, *, keep_texts: bool = False
         warmup_requests=client.warmup_requests,
         cores=client.cores,
         keep_texts=keep_texts,
+        closed_loop=closed_loop,
     )
+
+
+def _turns(config: ReplayConfig, replayed: Replayed) -> dict[str, int]:
+    """In a closed loop: turns that came although the request before them got no answer."""
+    parents = replayed.trace.parent_row
+    if not config.workload.closed_loop or parents is None:
+        return {}
+    failed = {record.row for record in replayed.records if record.outcome != "finished"}
+    return {"turns_after_rejection": sum(int(parents[record.row]) in failed for record in replayed.records)}
 
 
 def _api_key(variable: str | None) -> str | None:
@@ -137,7 +150,8 @@ def _account(config: ReplayConfig, replayed: Replayed) -> dict[str, Any]:
         "server": config.client.url,
         "model": replayed.model.name,
         "max_model_tokens": replayed.model.max_model_tokens,
-        "open_loop": config.client.max_concurrency is None,
+        "open_loop": config.client.max_concurrency is None and not config.workload.closed_loop,
+        **_turns(config, replayed),
         "interrupted": replayed.interrupted,
         "not_due": len(trace) - len(records),
         "prompt_lengths": replayed.lengths,

@@ -80,7 +80,7 @@ def _metadata(config: ReplayConfig, replayed: Replayed) -> dict[str, Any]:
         "model": replayed.model.name,
         "server": config.client.url,
         "slo": config.slo.model_dump() if config.slo else None,
-        "offered_rps": trace.mean_rate_rps,
+        "offered_rps": None if config.workload.closed_loop else trace.mean_rate_rps,
         "instances": [],
     }
 

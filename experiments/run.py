@@ -80,7 +80,7 @@ def simulate_to(
     total = len(trace)
     report = None if progress is None else lambda done: progress(done, total)
     with EventLog(events, log_metadata(config, cluster, trace)) as log:
-        return simulate(cluster, trace, log, progress=report)
+        return simulate(cluster, trace, log, closed_loop=config.workload.closed_loop, progress=report)
 
 
 def log_metadata(config: RunConfig, cluster: ClusterSpec, trace: Trace) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def log_metadata(config: RunConfig, cluster: ClusterSpec, trace: Trace) -> dict[
         "seed": config.seed,
         "model": config.fleet.model,
         "slo": config.slo.model_dump() if config.slo else None,
-        "offered_rps": trace.mean_rate_rps,
+        "offered_rps": None if config.workload.closed_loop else trace.mean_rate_rps,
         "instances": [
             {
                 "id": number,

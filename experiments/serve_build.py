@@ -63,7 +63,7 @@ def build_live(config: RunConfig, record: Path | None) -> LiveSpec:
         port=serve.port,
         seed=config.seed,
         front_doors=serve.front_doors,
-        job_executors=serve.job_executors,
+        job_executors=config.host.job_executors,
         prefix_block_tokens=_prefix_block_tokens(config, serve),
         task=_task(config, serve),
         report_period_s=config.host.report_period_s,

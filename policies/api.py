@@ -108,7 +108,10 @@ class ScalingPolicy(Policy, Protocol):
 
 
 class LengthPredictor(Policy, Protocol):
-    """Expected output length. Never sees the true one, unless ``oracle`` is True (then its name says so)."""
+    """Expected output length. Never sees the true one beforehand, unless ``oracle`` is True (then its name says so).
+
+    One that learns is an :class:`Observer` too: it is told ``finished`` and ``rejected``, with the host's report delay.
+    """
 
     oracle: ClassVar[bool]
 
@@ -117,6 +120,7 @@ class LengthPredictor(Policy, Protocol):
 
 @runtime_checkable
 class Observer(Protocol):
-    """A dispatch policy that keeps counts of what happened."""
+    """A dispatch policy or a length predictor that keeps counts of what happened to the requests that it was asked
+    about, and may hear of others."""
 
     def observe(self, event: PolicyEvent) -> None: ...

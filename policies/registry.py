@@ -71,6 +71,7 @@ BUILTIN: dict[PolicyKind, dict[str, str]] = {
         "none": "policies.prediction.none:NoPrediction",
         "oracle": "policies.prediction.oracle:Oracle",
         "mean": "policies.prediction.mean:Mean",
+        "mean_learned": "policies.prediction.mean_learned:MeanLearned",
         "bucketed_oracle": "policies.prediction.bucketed_oracle:BucketedOracle",
     },
 }

@@ -235,7 +235,10 @@ class FleetView(NamedTuple):
 
 
 class PolicyEvent(NamedTuple):
-    """What a policy that defines ``observe(event)`` is told, in order, with the host's report delay."""
+    """What a policy that defines ``observe(event)`` is told, in order, with the host's report delay.
+
+    A dispatch policy is told of the requests that its job executor decides for; a predictor, when they end.
+    """
 
     kind: Literal["dispatched", "first_token", "finished", "preempted", "rejected"]
     at_s: float

@@ -2,8 +2,9 @@
 
 ``parent_row`` is the row of the request whose answer this one waited for, -1 where it waited for none; ``think_s`` the
 pause between that answer and this request, 0 where there is no parent; ``turn`` the number of the request in its
-session, from 0 on. Hosts play a trace open loop: a turn arrives at its recorded time. These columns say what a closed
-loop would do; a trace that is cut keeps what it still has, and a request whose parent was cut off has none.
+session, from 0 on. Open loop a turn arrives at its recorded time; what a closed loop does with these columns is said in
+:mod:`workloads.closed_loop`. A trace that is cut keeps what it still has, and a request whose parent was cut off has
+none.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from experiments.config import RunConfig
 from experiments.config_base import ConfigError, Period, StrictModel
+from experiments.config_file import parse
 
 RateKey = Literal["rate_rps", "rate_scale"]
 
@@ -32,9 +33,14 @@ def with_traffic(
     if rate is not None and rate_key is not None:
         workload |= {"rate_rps": None, "rate_scale": None, rate_key: rate}
     if pairing.kind == "blocks":
+        if config.workload.closed_loop:
+            raise ConfigError(
+                "pairing.kind blocks would part turns from their sessions, which workload.closed_loop keeps together;"
+                " give pairing: {kind: windows, length_s: ...} or {kind: arrivals}"
+            )
         workload["resample_block_s"] = pairing.length_s
     elif pairing.kind == "windows":
         if config.workload.window_s is not None:
             raise ConfigError("pairing.kind windows chooses workload.window_s itself; leave one of them out")
         workload["window_s"] = (seed * pairing.length_s, (seed + 1) * pairing.length_s)
-    return RunConfig.model_validate({**config.model_dump(), "workload": workload, "seed": seed})
+    return parse(RunConfig, {**config.model_dump(), "workload": workload, "seed": seed}, source=None)

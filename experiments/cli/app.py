@@ -11,6 +11,7 @@ from experiments.cli import (
     decisions,
     demo,
     fidelity,
+    figures,
     judge,
     lists,
     measure,
@@ -54,6 +55,7 @@ app.command("calibrate")(calibrate.calibrate)
 app.command("fidelity")(fidelity.fidelity)
 app.command("replay-decisions")(decisions.replay_decisions)
 app.command("demo")(demo.demo)
+app.command("figure")(figures.figure)
 app.command("policies")(lists.policies)
 app.command("hardware")(lists.hardware)
 app.command("models")(lists.models)

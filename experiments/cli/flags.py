@@ -31,6 +31,12 @@ FLAGS = (
     Flag("--invalid", "workload.invalid", str, "What to do with rows that no system can have produced.", "error|drop"),
     Flag("--window", "workload.window_s", str, "Only arrivals within these seconds.", "START,END", values.window),
     Flag("--resample-block", "workload.resample_block_s", float, "Resample in time, in blocks of this many seconds."),
+    Flag(
+        "--closed-loop/--open-loop",
+        "workload.closed_loop",
+        bool,
+        "Turns of sessions wait for the answers before them; else all arrive at their recorded times.",
+    ),
     Flag("--max-requests", "workload.max_requests", int, "Only the first so many requests."),
     Flag("--rate-scale", "workload.rate_scale", float, "Divide arrival times by this."),
     Flag("--rate", "workload.rate_rps", float, "Poisson arrivals at this rate (requests/s), not the recorded ones."),
@@ -88,6 +94,7 @@ FLAGS = (
     Flag("--link", "link", str, "KV hand-over, in bytes/s and s.", "NAME | bandwidth=B,latency=S", values.link),
     Flag("--report-period", "host.report_period_s", float, "Seconds between an instance's reports; else each change."),
     Flag("--report-delay", "host.report_delay_s", float, "Seconds until a report is seen."),
+    Flag("--job-executors", "host.job_executors", int, "Dispatchers, each with a policy and a view of its own."),
     Flag("--partition-switch", "host.partition_switch_s", float, "Seconds until new shares are in force."),
     Flag("--seed", "seed", int, "Of every random stream."),
 )

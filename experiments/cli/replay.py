@@ -52,11 +52,11 @@ def _hints(config: ReplayConfig, result: ReplayResult) -> Iterator[str]:
     """What a user should know before believing the figures."""
     from reference_impl.metrics import remarks
 
+    most = config.client.max_concurrency
     metrics, told, bound_ms = result.metrics, result.manifest, config.client.lag_bound_s * 1e3
     for kind, count in told["errors"].items():
         yield f"note: {count} of {metrics['arrived']} requests ended in {kind}: {told['error_examples'][kind]}"
-    if not told["open_loop"]:
-        most = config.client.max_concurrency
+    if most is not None:
         yield f"note: not open loop: at most {most} requests at once, so that the load depended on the server"
     elif metrics.get("client_lag_p99_ms", 0.0) > bound_ms:
         yield (

@@ -1,8 +1,8 @@
 """The same length for every request.
 
 Idea
-    The mean output length, which an operator knows of the traffic. It is a parameter: hosts tell predictors nothing of
-    finished requests, so it cannot be learnt yet. Policies that order by prediction fall back to arrivals.
+    The mean output length, which an operator knows of the traffic. It is a parameter; ``mean_learned`` learns it.
+    Policies that order by prediction fall back to arrivals.
 Reads
     Nothing.
 Parameters

@@ -10,7 +10,6 @@ from policies.api import (
     DispatchPolicy,
     Estimate,
     InstanceView,
-    Observer,
     Phase,
     PolicyError,
     PolicyEvent,
@@ -19,6 +18,7 @@ from policies.api import (
     Role,
 )
 from reference_impl.core.failure import RAISED, policy_failure
+from reference_impl.core.hearing import Hearing
 from reference_impl.core.moments import time_key
 
 PHASE_ROLES: dict[Phase, frozenset[Role]] = {
@@ -64,10 +64,10 @@ class Router:
         self, policy: DispatchPolicy, delay_s: float, estimate: Estimate, members: Sequence[InstanceView]
     ) -> None:
         self.policy = policy
-        self.observer = policy if isinstance(policy, Observer) else None
+        self._hearing = Hearing(policy, delay_s)
+        self.observer = self._hearing.observer
         self._delay_s = delay_s
         self._reported: deque[tuple[float, InstanceView]] = deque()
-        self._events: deque[tuple[float, PolicyEvent]] = deque()
         self._prefill = KnownCluster("prefill", estimate)
         self._decode = KnownCluster("decode", estimate)
         self._seats: dict[int, list[tuple[list[InstanceView], int]]] = {}
@@ -96,8 +96,7 @@ class Router:
 
     def notify(self, event: PolicyEvent) -> None:
         """Tell an observing policy what happened, once the report delay has passed."""
-        if self.observer is not None:
-            self._events.append((event.at_s + self._delay_s, event))
+        self._hearing.notify(event)
 
     def route(self, request: RequestView, phase: Phase, now_s: float) -> Dispatch | Reject | None:
         """The policy's decision; None, also where no instance serves this phase: ask again when one reports or comes.
@@ -105,7 +104,7 @@ class Router:
         Raises PolicyError for a decision that names an instance which the policy was not shown.
         """
         cluster = self._prefill if phase == "prefill" else self._decode
-        if self._reported or self._events:
+        if self._reported or self._hearing.under_way:
             self._learn(now_s)
         if not cluster.known:
             return None
@@ -137,12 +136,7 @@ class Router:
         key = time_key(now_s)
         while self._reported and time_key(self._reported[0][0]) <= key:
             self._know(self._reported.popleft()[1])
-        while self._events and self.observer is not None and time_key(self._events[0][0]) <= key:
-            event = self._events.popleft()[1]
-            try:
-                self.observer.observe(event)
-            except RAISED as error:
-                raise policy_failure(self.policy, f"observing {event}", error) from error
+        self._hearing.learn(now_s)
 
     def _know(self, view: InstanceView) -> None:
         for instances, place in self._seats.get(view[0], ()):

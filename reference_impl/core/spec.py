@@ -117,6 +117,7 @@ class ClusterSpec:
 
     instances: tuple[InstanceSpec, ...]
     dispatch: DispatchPolicy
+    """Of the first job executor."""
     scaling: ScalingPolicy
     link: Link
     predictor: LengthPredictor | None = None
@@ -133,6 +134,8 @@ class ClusterSpec:
     dispatch_delay_s: float = 0.0
     """Time from the dispatch decision to the instance's queue."""
     seed: int = 0
+    other_executors: tuple[DispatchPolicy, ...] = ()
+    """Dispatch policies of the further job executors, each an object of its own."""
 
     def __post_init__(self) -> None:
         roles = {instance.role for instance in self.instances}

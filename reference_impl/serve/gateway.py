@@ -11,6 +11,7 @@ from itertools import count
 from typing import Any
 
 from policies.api import InstanceView, LengthPredictor, Phase, PolicyEvent, RequestView
+from reference_impl.core.prediction import Prediction
 from reference_impl.core.router import PHASE_ROLES
 from reference_impl.core.spec import InstanceSpec, Slo
 from reference_impl.engine.api import EngineRequest, FinishReason, SampledToken
@@ -42,6 +43,8 @@ class GatewaySettings:
     absence_s: float = 30.0
     """How long a request waits while there is no job executor."""
     slo: Slo | None = None
+    report_delay_s: float = 0.0
+    """Until its predictor knows how long an answer was."""
 
 
 class LiveGateway:
@@ -57,7 +60,7 @@ class LiveGateway:
         self.now_s = clock
         self._settings = settings
         self._limits = RequestLimits(settings.instances)
-        self._predictor = predictor
+        self._prediction = Prediction(predictor, settings.report_delay_s) if predictor is not None else None
         self._rows = RowBuffer(log, lambda call: asyncio.get_running_loop().call_soon(call))
         self._tickets: dict[int, Ticket] = {}
         self._peers: Peers | None = None
@@ -175,7 +178,7 @@ class LiveGateway:
             slo_class=request.slo_class,
             session_id=request.session_id,
         )
-        return view._replace(predicted_output_tokens=predicted_tokens(self._predictor, view))
+        return view._replace(predicted_output_tokens=predicted_tokens(self._prediction, view, self.now_s()))
 
     def _closed(self, request_id: int, reason: str | None) -> None:
         """The client's side of a stream ended early: as it stands, or for a reason."""
@@ -192,14 +195,15 @@ class LiveGateway:
     # ----------------------------------------------------------------------------------------------- what the jobs want
 
     def ask(self, job: Job, phase: Phase) -> None:
-        """See ``job.Effects``. Job executors take turns."""
+        """See ``job.Effects``. Job executors take turns with new requests; each keeps its own."""
         assert self._peers is not None
         ticket = self._tickets[job.request_id]
         ticket.stop_alarm()
         executors = self._peers.connected("job_executor")
         if executors:
-            self._turn += 1
-            ticket.executor = executors[self._turn % len(executors)]
+            if ticket.executor not in executors:
+                ticket.executor = executors[self._turn % len(executors)]
+                self._turn += 1
             self._peers.send(("job_executor", ticket.executor), Ask(job.attempt, phase, job.request.view))
         else:
             ticket.executor = None
@@ -240,14 +244,19 @@ class LiveGateway:
         if note.kind == "lost":
             self._redispatched += 1
         elif note.kind == "reject" and self._peers is not None:
-            rejected = PolicyEvent("rejected", note.at_s, job.request_id, None, 0)
-            for seat in self._peers.connected("job_executor"):
+            seat = self._tickets[job.request_id].executor
+            if seat is not None:
+                rejected = PolicyEvent("rejected", note.at_s, job.request_id, None, 0)
                 self._peers.send(("job_executor", seat), News(None, (rejected,)))
 
     def _over(self, ticket: Ticket) -> None:
+        finished = ticket.job.outcome == "finished"
+        if self._prediction is not None:
+            tokens = len(ticket.job.tokens) if finished else None
+            self._prediction.ended(self.now_s(), ticket.job.request_id, tokens)
         del self._tickets[ticket.job.request_id]
         self._rows.add("request", ticket.line(self.now_s()))
-        if ticket.job.outcome == "finished":
+        if finished:
             self._finished += 1
             self._met_slo += self._settings.slo is None or ticket.met(self._settings.slo)
         if not self._tickets:

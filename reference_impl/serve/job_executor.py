@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from policies.api import Dispatch, DispatchPolicy, Estimate, InstanceView, Phase, PolicyError, Reject
+from policies.api import Dispatch, DispatchPolicy, Estimate, InstanceView, Phase, PolicyError, PolicyEvent, Reject
 from reference_impl.core.router import PHASE_ROLES, Router
 from reference_impl.serve.channel import Channel
 from reference_impl.serve.messages import Answer, Ask, Hello, Member, Members, News, Withdraw
@@ -56,6 +56,9 @@ class JobExecutor:
         self.router = Router(policy, settings.report_delay_s, estimate, ())
         self._settings = settings
         self._clock = clock
+        self._own: dict[int, Channel] = {}
+        """Requests that it was asked about, of an observing policy: it is told what becomes of these, as if there were
+        no other job executors."""
         self._questions: dict[Phase, deque[_Question]] = {"decode": deque(), "prefill": deque()}
         """Hand-overs first: their KV is in the way of others."""
         self._present: dict[int, Member] = {}
@@ -92,11 +95,13 @@ class JobExecutor:
     def accept(self, channel: Channel, _hello: Hello) -> None:
         """A front door connects."""
         channel.on_message = lambda message: self._take(channel, message)
-        channel.on_close = lambda _reason: self._forget(lambda question: question.channel is channel)
+        channel.on_close = lambda _reason: self._close(channel)
 
     def _take(self, channel: Channel, message: Any) -> None:
         match message:
             case Ask():
+                if self.router.observer is not None:
+                    self._own[message.request.request_id] = channel
                 self._questions[message.phase].append(_Question(channel, message, self._clock()))
                 self._offer(message.phase)
             case Withdraw():
@@ -104,8 +109,19 @@ class JobExecutor:
                     lambda question: question.channel is channel and _request_id(question) == message.request_id
                 )
             case News():
-                for event in message.events:
-                    self.router.notify(event)
+                self._notify(message.events)
+
+    def _close(self, channel: Channel) -> None:
+        """A front door is gone, and its requests with it."""
+        self._own = {request_id: asker for request_id, asker in self._own.items() if asker is not channel}
+        self._forget(lambda question: question.channel is channel)
+
+    def _notify(self, events: tuple[PolicyEvent, ...]) -> None:
+        for event in events:
+            if event.request_id in self._own:
+                self.router.notify(event)
+                if event.kind in ("finished", "rejected"):
+                    del self._own[event.request_id]
 
     def _forget(self, which: Callable[[_Question], bool]) -> None:
         for phase, questions in self._questions.items():
@@ -124,8 +140,7 @@ class JobExecutor:
     def _hear(self, _key: Key, message: Any) -> None:
         if not isinstance(message, News):
             return
-        for event in message.events:
-            self.router.notify(event)
+        self._notify(message.events)
         view = message.view
         if view is not None:
             known = self._views.get(view.instance_id)

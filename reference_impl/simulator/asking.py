@@ -27,7 +27,7 @@ class Asking:
 
     def reported(self) -> None:
         """Reports were made: what is queued is offered again when they are known."""
-        if self._queued():
+        if self._sim.executors.waiting:
             if self._sim.spec.report_delay_s:
                 self.await_report()
             else:
@@ -35,7 +35,7 @@ class Asking:
 
     def await_report(self) -> None:
         """Something stays queued: ask again when the next report that is under way becomes known."""
-        at_s = self._sim.router.next_report_s
+        at_s = self._sim.executors.next_report_s
         if at_s is not None and not self._alarm_set:
             self._alarm_set = True
             self._sim.at(at_s, TICKS, self._alarm)
@@ -46,12 +46,9 @@ class Asking:
             self.due = False
             self._sim.handovers.offer(now_s)
             self._sim.front_door.offer(now_s)
-        if self._queued():
+        if self._sim.executors.waiting:
             self.await_report()
 
     def _alarm(self) -> None:
         self._alarm_set = False
         self.due = True
-
-    def _queued(self) -> bool:
-        return bool(self._sim.front_door.queued or self._sim.handovers.unrouted)

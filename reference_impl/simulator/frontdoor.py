@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from policies.api import Dispatch, PolicyError, PolicyEvent, Reject, RequestView
-from reference_impl.core.failure import RAISED, policy_failure
+from policies.api import Dispatch, PolicyEvent, Reject, RequestView
 from reference_impl.core.instance import Instance
+from reference_impl.core.prediction import Prediction
 from reference_impl.core.sequence import Sequence
+from reference_impl.simulator.executors import JobExecutor
 from reference_impl.simulator.order import ARRIVALS
+from reference_impl.simulator.telling import tell_end
 
 if TYPE_CHECKING:
     from reference_impl.simulator.simulation import Simulation
@@ -22,15 +23,14 @@ class FrontDoor:
         self._sim = simulation
         trace = simulation.trace
         self._log = simulation.log
-        self._router = simulation.router
+        self._executors = simulation.executors
         self._outputs = simulation.outputs
-        self._predictor = simulation.spec.predictor
+        predictor = simulation.spec.predictor
+        self.prediction = Prediction(predictor, simulation.spec.report_delay_s) if predictor is not None else None
         self._max_request_tokens = max(i.max_request_tokens for i in simulation.spec.instances)
         self._prefix_block_tokens = trace.prefix_block_tokens or 0
         self._prefix_ids = trace.prefix_ids
         self._tenant, self._slo_class, self._session_id = trace.tenant, trace.slo_class, trace.session_id
-        self.queued: deque[Sequence] = deque()
-        """Requests that the dispatch policy has left waiting."""
 
     def arrive(self, row: int, at_s: float, prompt_tokens: int) -> None:
         """Row ``row`` of the trace reaches the front door."""
@@ -55,41 +55,30 @@ class FrontDoor:
         if total > self._max_request_tokens:
             self.reject(request, f"its {total} tokens exceed the context or the KV pool of every instance", at_s)
             return
-        if self._predictor is not None:
-            if self._predictor.oracle:
+        if self.prediction is not None:
+            if self.prediction.oracle:
                 request = request._replace(oracle_output_tokens=self._outputs[row])
-            request = request._replace(predicted_output_tokens=self._prediction(request))
+            request = request._replace(predicted_output_tokens=self.prediction.tokens(request, at_s))
+        self._executors.assign(row)
         self.submit(Sequence(request, self._outputs[row] if self._sim.spec.plan_ahead else None), at_s)
 
-    def _prediction(self, request: RequestView) -> int | None:
-        predictor = self._predictor
-        assert predictor is not None
-        try:
-            tokens = predictor.predict(request)
-        except RAISED as error:
-            doing = f"predicting the output of request {request.request_id}"
-            raise policy_failure(predictor, doing, error) from error
-        if tokens is not None and (type(tokens) is not int or tokens < 1):
-            raise PolicyError(
-                f"predictor {predictor.name!r} answered {tokens!r} for request {request.request_id}; allowed: a whole"
-                " number of tokens, 1 or more, or None"
-            )
-        return tokens
-
     def submit(self, sequence: Sequence, now_s: float) -> None:
-        """Dispatch a request that needs (another) prefill, behind those that the policy left queued."""
-        if self.queued or not self._dispatch(sequence, now_s):
-            self.queued.append(sequence)
+        """Dispatch a request that needs (another) prefill, behind those that its job executor's policy left queued."""
+        executor = self._executors.of(sequence.request_id)
+        if executor.queued or not self._dispatch(executor, sequence, now_s):
+            executor.queued.append(sequence)
             self._sim.asking.await_report()
 
     def offer(self, now_s: float) -> None:
-        """Offer the queued requests to the policy again, first come first."""
-        while self.queued and self._dispatch(self.queued[0], now_s):
-            self.queued.popleft()
+        """Offer the queued requests to the policies again, first come first."""
+        for executor in self._executors:
+            queued = executor.queued
+            while queued and self._dispatch(executor, queued[0], now_s):
+                queued.popleft()
 
-    def _dispatch(self, sequence: Sequence, now_s: float) -> bool:
+    def _dispatch(self, executor: JobExecutor, sequence: Sequence, now_s: float) -> bool:
         request = sequence.request
-        decision = self._router.route(request, "prefill", now_s)
+        decision = executor.router.route(request, "prefill", now_s)
         if decision is None:
             return False
         if type(decision) is Reject:
@@ -103,8 +92,9 @@ class FrontDoor:
             return True
         sequence.decode_instance_id = decision.decode_instance_id
         self._log.dispatch.append((now_s, request.request_id, decision.instance_id, decision.reason))
-        if self._router.observer is not None:
-            self.notify("dispatched", now_s, request.request_id, decision.instance_id, request.prompt_tokens)
+        if self._executors.observed:
+            request_id, tokens = request.request_id, request.prompt_tokens
+            self._executors.notify(PolicyEvent("dispatched", now_s, request_id, decision.instance_id, tokens))
         delay_s = self._sim.spec.dispatch_delay_s
         if delay_s:
             self._sim.at(now_s + delay_s, ARRIVALS, lambda: self._enqueue(sequence, instance, now_s + delay_s))
@@ -130,16 +120,4 @@ class FrontDoor:
         self._log.reject.append((now_s, request.request_id, reason))
         self._sim.rejected += 1
         self._sim.outstanding -= 1
-        if self._router.observer is not None:
-            self.notify("rejected", now_s, request.request_id, None, 0)
-
-    def notify(
-        self,
-        kind: Literal["dispatched", "first_token", "finished", "preempted", "rejected"],
-        at_s: float,
-        request_id: int,
-        instance_id: int | None,
-        tokens: int,
-    ) -> None:
-        """Tell an observing dispatch policy."""
-        self._router.notify(PolicyEvent(kind, at_s, request_id, instance_id, tokens))
+        tell_end(self._sim, request.request_id, now_s, None, None)

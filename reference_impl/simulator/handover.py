@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from policies.api import Dispatch, Reject
 from reference_impl.core.instance import Instance
 from reference_impl.core.sequence import Sequence
+from reference_impl.simulator.executors import JobExecutor
 from reference_impl.simulator.order import ARRIVALS
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class _Parcel:
+class Parcel:
     """A prefilled sequence whose KV still lies on the instance that computed it."""
 
     sequence: Sequence
@@ -32,50 +33,52 @@ class Handovers:
 
     def __init__(self, simulation: Simulation) -> None:
         self._sim = simulation
-        self.unrouted: deque[_Parcel] = deque()
-        """Parcels without a destination, first come first."""
-        self._inbox: dict[int, deque[_Parcel]] = {}
+        self._inbox: dict[int, deque[Parcel]] = {}
         self._link_free_at_s: dict[int, float] = {}
 
     def collect(self, instance: Instance) -> None:
         """Take what ``instance`` hands over; the decode instances are chosen when the policy is asked next."""
         for sequence in instance.handovers:
-            self.unrouted.append(_Parcel(sequence, instance))
+            self._sim.executors.of(sequence.request_id).unrouted.append(Parcel(sequence, instance))
         instance.handovers.clear()
         self._sim.asking.soon()
 
     def offer(self, now_s: float) -> None:
-        """Ask the policy for the decode instances, first come first."""
-        while self.unrouted:
-            parcel = self.unrouted[0]
+        """Ask the policies for the decode instances, first come first."""
+        for executor in self._sim.executors:
+            self._offer(executor, now_s)
+
+    def _offer(self, executor: JobExecutor, now_s: float) -> None:
+        while executor.unrouted:
+            parcel = executor.unrouted[0]
             sequence = parcel.sequence
             destination = sequence.decode_instance_id
             if destination is None:
-                decision = self._sim.router.route(sequence.request, "decode", now_s)
+                decision = executor.router.route(sequence.request, "decode", now_s)
                 if decision is None:
                     return
                 if type(decision) is Reject:
+                    executor.unrouted.popleft()
                     self._drop(parcel, decision.reason, now_s)
                     continue
                 assert type(decision) is Dispatch
                 destination = decision.instance_id
+            executor.unrouted.popleft()
             instance = self._sim.instances[destination]
             total = sequence.request.prompt_tokens + self._sim.outputs[sequence.request_id]
             if total > instance.spec.max_request_tokens:
                 self._drop(parcel, f"its {total} tokens exceed decode instance {destination}", now_s)
                 continue
-            self.unrouted.popleft()
             instance.expect(sequence)
             self._inbox.setdefault(destination, deque()).append(parcel)
             self.accept(instance, now_s)
             self._sim.touch(instance)
 
-    def _drop(self, parcel: _Parcel, reason: str, now_s: float) -> None:
-        self.unrouted.popleft()
+    def _drop(self, parcel: Parcel, reason: str, now_s: float) -> None:
         self._leave(parcel, now_s)
         self._sim.front_door.reject(parcel.sequence.request, reason, now_s)
 
-    def _leave(self, parcel: _Parcel, now_s: float) -> None:
+    def _leave(self, parcel: Parcel, now_s: float) -> None:
         """The source gets its blocks back and may go on with what waits for them."""
         source = parcel.source
         self._sim.settle(source, now_s)
@@ -96,7 +99,7 @@ class Handovers:
             self._transfer(parcel, destination, now_s)
             self._sim.touch(destination)
 
-    def _transfer(self, parcel: _Parcel, destination: Instance, now_s: float) -> None:
+    def _transfer(self, parcel: Parcel, destination: Instance, now_s: float) -> None:
         source_id = parcel.source.instance_id
         start_s = max(now_s, self._link_free_at_s.get(source_id, 0.0))
         size_bytes = parcel.sequence.computed_tokens * parcel.source.spec.kv_bytes_per_token
@@ -104,7 +107,7 @@ class Handovers:
         self._link_free_at_s[source_id] = end_s
         self._sim.at(end_s, ARRIVALS, lambda: self._deliver(parcel, destination, start_s, end_s))
 
-    def _deliver(self, parcel: _Parcel, destination: Instance, start_s: float, end_s: float) -> None:
+    def _deliver(self, parcel: Parcel, destination: Instance, start_s: float, end_s: float) -> None:
         sequence = parcel.sequence
         self._leave(parcel, end_s)
         destination.receive(sequence, start_s, end_s)

@@ -7,15 +7,17 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import NamedTuple
 
+import numpy as np
+
 from policies.api import PolicyError
 from reference_impl.core.instance import Instance
 from reference_impl.core.moments import time_key
-from reference_impl.core.router import Router
 from reference_impl.core.spec import ClusterSpec
 from reference_impl.events import EventLog
 from reference_impl.latency.estimate import ModelEstimate
 from reference_impl.simulator.asking import Asking
 from reference_impl.simulator.assembly import build_instances, build_runs, check_scaling
+from reference_impl.simulator.executors import JobExecutors
 from reference_impl.simulator.frontdoor import FrontDoor
 from reference_impl.simulator.handover import Handovers
 from reference_impl.simulator.order import AFTER_LANES, ARRIVALS, BEFORE_LANES, COMPLETIONS, TICKS
@@ -23,6 +25,8 @@ from reference_impl.simulator.partitioning import Partitioner
 from reference_impl.simulator.run import LaneRun
 from reference_impl.simulator.summary import Summary
 from reference_impl.simulator.telling import tell, tell_dropped
+from reference_impl.simulator.turns import Turns
+from workloads.closed_loop import first_turns
 from workloads.trace import Trace
 
 _PROGRESS_EVERY = 1024
@@ -42,7 +46,9 @@ class _Timed(NamedTuple):
 class Simulation:
     """One deployment serving one trace."""
 
-    def __init__(self, spec: ClusterSpec, trace: Trace, log: EventLog, *, fast: bool = True) -> None:
+    def __init__(
+        self, spec: ClusterSpec, trace: Trace, log: EventLog, *, fast: bool = True, closed_loop: bool = False
+    ) -> None:
         self.spec = spec
         self.trace = trace
         self.log = log
@@ -60,13 +66,17 @@ class Simulation:
         check_scaling(spec, trace, self.instances)
         estimate = ModelEstimate(spec.instances[0].latency)
         views = [instance.view(0.0) for instance in self.instances]
-        self.router = Router(spec.dispatch, spec.report_delay_s, estimate, views)
+        self.executors = JobExecutors(spec, len(trace), estimate, views)
         self.front_door = FrontDoor(self)
+        self.turns = Turns(self) if closed_loop else None
         self.handovers = Handovers(self)
         self.partitioner = Partitioner(self)
         self._reports_on_change = spec.report_period_s is None
         self.asking = Asking(self)
-        self._active_s = 0.0
+        learns = self.front_door.prediction is not None and self.front_door.prediction.observed
+        self._tells = self.executors.observed or learns or closed_loop
+        self.active_s = 0.0
+        """When a lane last came to a boundary, or a request arrived."""
 
     # ----------------------------------------------------------------------------------------------------- main loop
 
@@ -92,29 +102,34 @@ class Simulation:
             self.runs_logged,
             self.iterations,
             self.now_s,
+            self.turns.unanswered if self.turns is not None else 0,
         )
 
     def _loop(self, progress: Callable[[int], None] | None) -> None:
         heap = self.heap
         arrive = self.front_door.arrive
         asking = self.asking
-        arrivals = self.trace.arrival_s.tolist()
-        prompts = self.trace.prompt_tokens.tolist()
-        total = len(arrivals)
+        turns = self.turns
+        timed = np.arange(len(self.trace)) if turns is None else first_turns(self.trace)
+        rows = timed.tolist()
+        arrivals = self.trace.arrival_s[timed].tolist()
+        prompts = self.trace.prompt_tokens[timed].tolist()
+        total = len(rows)
         keys = [time_key(at_s) for at_s in arrivals]
         self._start_ticks()
-        row = 0
+        place = 0
         while True:
             if asking.due:
                 asking.ask(self.now_s)
-            if row < total and (not heap or keys[row] <= heap[0][0]):
-                self.key, self.rank, self.now_s = keys[row], BEFORE_LANES, arrivals[row]
-                arrive(row, arrivals[row], prompts[row])
-                row += 1
-                if not row % _PROGRESS_EVERY:
+            if place < total and (not heap or keys[place] <= heap[0][0]):
+                self.key, self.rank, self.now_s = keys[place], BEFORE_LANES, arrivals[place]
+                arrive(rows[place], arrivals[place], prompts[place])
+                self.active_s = self.now_s
+                place += 1
+                if not place % _PROGRESS_EVERY:
                     self.log.flush_if_full()
                     if progress is not None:
-                        progress(row)
+                        progress(place)
                 continue
             if not heap:
                 return
@@ -126,17 +141,23 @@ class Simulation:
                         self._begin(due)
                     else:
                         self._complete(due)
-                    self._active_s = self.now_s
-            elif row < total or (self.outstanding and not self._only_ticks_left(key)):
+                    self.active_s = self.now_s
+            elif place < total or self._goes_on(key):
                 assert type(due) is _Timed
                 self.key = key
                 self.rank = BEFORE_LANES if priority == ARRIVALS else AFTER_LANES
                 self.now_s = max(self.now_s, due.time_s)
                 due.action()
 
+    def _goes_on(self, key: int) -> bool:
+        """Whether there is more to come after the last arrival that has a time of its own."""
+        if self.turns is not None and self.turns.due:
+            return True
+        return self.outstanding > 0 and not self._only_ticks_left(key)
+
     def _only_ticks_left(self, key: int) -> bool:
         """Whether windows and reports go on for ever although no lane will ever run again."""
-        return key > (self._active_s + _PATIENCE_S) * 1e9 and all(entry[1] == TICKS for entry in self.heap)
+        return key > (self.active_s + _PATIENCE_S) * 1e9 and all(entry[1] == TICKS for entry in self.heap)
 
     def at(self, time_s: float, priority: int, action: Callable[[], None]) -> None:
         """Have ``action`` called at ``time_s``; it is dropped once no request is left."""
@@ -152,7 +173,7 @@ class Simulation:
     def _report_all(self, period_s: float, count: int) -> None:
         for instance in self.instances:
             self.settle(instance, count * period_s)
-            self.router.report(instance.view(count * period_s))
+            self.executors.report(instance.view(count * period_s))
         self.asking.reported()
         self.at((count + 1) * period_s, TICKS, lambda: self._report_all(period_s, count + 1))
 
@@ -165,7 +186,7 @@ class Simulation:
             if self._reports_on_change:
                 if len(instance.lanes) > 1:
                     self.settle(instance, self.now_s)
-                self.router.report(instance.view(self.now_s))
+                self.executors.report(instance.view(self.now_s))
                 self.asking.reported()
 
     def settle(self, instance: Instance, now_s: float) -> None:
@@ -284,7 +305,7 @@ class Simulation:
         if finished:
             self.finished += len(finished)
             self.outstanding -= len(finished)
-        if run.other is not None or self.router.observer is not None:
+        if run.other is not None or self._tells:
             tell(self, run, iteration, finished, now_s)
         self.start(run, now_s)
         if run.other is not None:
@@ -342,7 +363,7 @@ class Simulation:
 
     def _report_stall(self) -> None:
         policies = sorted({lane.batch.name for instance in self.instances for lane in instance.lanes})
-        queued = len(self.front_door.queued)
+        queued = sum(len(executor.queued) for executor in self.executors)
         raise PolicyError(
             f"{self.outstanding} requests wait for ever: {queued} were never dispatched by {self.spec.dispatch.name!r},"
             f" {self.outstanding - queued} were admitted to no iteration by batch policy {', '.join(policies)};"
@@ -356,11 +377,14 @@ def simulate(
     log: EventLog,
     *,
     fast: bool = True,
+    closed_loop: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Summary:
     """Serve ``trace`` on ``spec`` in virtual time; events go to ``log`` (which the caller closes).
 
     ``fast=False`` steps every iteration by itself (the same events to 1e-9, far slower), and so does ``plan_ahead`` of
-    the deployment.  ``progress`` is told now and then how many requests have arrived.  Raises PolicyError.
+    the deployment.  ``closed_loop``: turns of sessions wait for the answers before them (:mod:`workloads.closed_loop`).
+    ``progress`` is told now and then how many requests have arrived, turns that waited not counted.  Raises
+    PolicyError, and TraceError where the trace does not fit a closed loop.
     """
-    return Simulation(spec, trace, log, fast=fast).run(progress)
+    return Simulation(spec, trace, log, fast=fast, closed_loop=closed_loop).run(progress)

@@ -18,3 +18,5 @@ class Summary:
     iterations: int
     last_event_at_s: float
     """On the clock of the trace, which starts at 0. The makespan of the metrics counts from the first arrival."""
+    turns_after_rejection: int = 0
+    """In a closed loop: turns that came although the request before them was rejected."""

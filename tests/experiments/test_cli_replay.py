@@ -236,3 +236,21 @@ def test_the_command_line_starts_without_the_client() -> None:
     command = [sys.executable, "-c", code]
     loaded = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]).stdout
     assert not {"aiohttp", "asyncio", "workloads.client.replay"} & set(loaded.split())
+
+
+def test_sessions_can_be_replayed_in_closed_loop(
+    serving: Serving, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    requests = [
+        {"t": 0.0, "type": "n", "in": 8, "out": 2, "hash_ids": [1, 2], "think_time": think_s}
+        for think_s in (0.0, 0.05, 0.05)
+    ]
+    path = tmp_path / "s.json"
+    path.write_text(json.dumps({"id": "s", "block_size": 4, "requests": requests}))
+    assert run(["replay", str(path), "--url", serving().url, "--closed-loop", "--json"]) == 0
+    captured = capsys.readouterr()
+    told = json.loads(captured.out)
+    assert "not open loop" not in captured.err
+    assert (told["metrics"]["completed"], told["manifest"]["turns_after_rejection"]) == (3, 0)
+    assert told["metrics"]["makespan_s_client"] >= 0.1
+    assert not told["manifest"]["open_loop"]

@@ -130,3 +130,56 @@ def test_a_mistake_is_one_line(
     assert expected in captured.err
     assert captured.err.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["l.csv"]
+
+
+SESSION = {
+    "id": "s",
+    "block_size": 4,
+    "requests": [
+        {"t": t, "type": "n", "in": 8, "out": 5, "hash_ids": [1, 2], "think_time": think}
+        for t, think in ((0.0, 0.0), (1.0, 30.0), (2.0, 0.5))
+    ],
+}
+
+
+def test_sessions_can_be_simulated_in_closed_loop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "s.json"
+    path.write_text(json.dumps(SESSION))
+    command = ["simulate", "--trace", str(path), "--block-tokens", "4", "--json"]
+    makespans = []
+    for loop in ("--open-loop", "--closed-loop"):
+        assert run([*command, loop]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert told["metrics"]["completed"] == 3
+        assert told["manifest"]["outcome"]["turns_after_rejection"] == 0
+        makespans.append(told["metrics"]["makespan_s"])
+    assert makespans[0] < 3.0
+    assert makespans[1] > 30.5
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["simulate", "--closed-loop", "--trace", "bundled:shared-prefix"], "no column parent_row"),
+        (["capacity", "--closed-loop", "--trace", "s.json", "--slo", "ttft=1"], "closed_loop and rate_rps exclude"),
+        (["compare", "c.yaml"], "pairing.kind blocks would part turns from their sessions"),
+    ],
+)
+def test_what_does_not_fit_a_closed_loop_is_one_line(
+    command: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("s.json").write_text(json.dumps(SESSION))
+    Path("c.yaml").write_text(
+        "base: {workload: {trace: s.json, closed_loop: true}}\n"
+        "variants: {a: {}, b: {policies: {dispatch: random}}}\n"
+        "seeds: [0]\nbaseline: a\nmetrics: {attainment: {min_effect: 0.01}}\n"
+    )
+    assert run(command) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1

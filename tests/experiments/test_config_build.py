@@ -15,7 +15,9 @@ from experiments.config_base import ConfigError
 from experiments.config_build import build_cluster, build_trace, check_traffic
 from experiments.config_file import parse
 from reference_impl.latency import ProfileError
+from workloads.errors import TraceError
 from workloads.storage import save
+from workloads.trace import Trace
 
 PROFILE = Path("vllm_runs") / "rtxpro6000_llama-3.1-8b"
 
@@ -258,3 +260,52 @@ def test_a_shipped_profile_refuses_another_device_and_an_unknown_backend() -> No
         build_cluster(run_config(fleet={"hardware_profile": "h100", "hardware": "h200"}))
     with pytest.raises(ProfileError, match=r"backend 'vllm-v0' has no constant"):
         build_cluster(run_config(fleet={"hardware_profile": "h100", "backend": "vllm-v0"}))
+
+
+def sessions(path: Path) -> str:
+    """Three sessions of two turns, 10 s apart, saved as a trace."""
+    lengths = np.full(6, 8, np.int32), np.full(6, 2, np.int32)
+    arrivals = np.array([0.0, 5.0, 10.0, 15.0, 20.0, 25.0])
+    turns: dict[str, Any] = {"parent_row": np.array([-1, 0, -1, 2, -1, 4]), "think_s": np.array([0.0, 2.0] * 3)}
+    save(Trace("chats", arrivals, *lengths, turn=np.array([0, 1] * 3), **turns), path)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("given", "arrivals"),
+    [
+        ({"max_requests": 5}, [0.0, 5.0, 10.0, 15.0]),
+        ({"window_s": [10.0, 21.0]}, [0.0, 5.0, 10.0, 15.0]),
+        ({"rate_scale": 2.0, "max_requests": 2}, [0.0, 2.5]),
+    ],
+)
+def test_a_closed_loop_keeps_sessions_whole(tmp_path: Path, given: dict[str, Any], arrivals: list[float]) -> None:
+    trace = build_trace(workload(trace=sessions(tmp_path / "t.parquet"), closed_loop=True, **given), 0)
+    assert trace.arrival_s.tolist() == arrivals
+    assert trace.think_s is not None
+    assert set(trace.think_s.tolist()) == {0.0, 2.0}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"rate_rps": 3.0}, "closed_loop and rate_rps exclude each other"),
+        ({"resample_block_s": 3.0}, "closed_loop and resample_block_s exclude each other"),
+        ({"synthetic": {"requests": 3}}, "closed_loop needs sessions with think times, which synthetic has none of"),
+    ],
+)
+def test_what_would_part_sessions_is_refused_in_a_closed_loop(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        workload(closed_loop=True, **given)
+
+
+def test_a_closed_loop_without_sessions_is_refused() -> None:
+    with pytest.raises(TraceError, match="no column parent_row"):
+        build_trace(workload(trace="bundled:sharegpt-like", max_requests=20, closed_loop=True), 0)
+
+
+def test_each_job_executor_has_a_policy_of_its_own() -> None:
+    cluster = build_cluster(run_config(policies={"dispatch": "random"}, host={"job_executors": 3}))
+    policies = [cluster.dispatch, *cluster.other_executors]
+    assert len({id(policy) for policy in policies}) == 3
+    assert len({policy.rng.random() for policy in policies}) == 3

@@ -51,7 +51,7 @@ def test_a_configuration_is_frozen() -> None:
 def test_a_misspelt_key_names_the_nearest_one(tmp_path: Path) -> None:
     message = refusal(tmp_path, "workload: {rate_scal: 8}")
     assert message.startswith(
-        "unknown key 'workload.rate_scal' (value 8); did you mean 'rate_scale'? allowed: invalid, "
+        "unknown key 'workload.rate_scal' (value 8); did you mean 'rate_scale'? allowed: closed_loop, "
     )
 
 

@@ -73,3 +73,16 @@ def test_mistakes_are_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFix
     (tmp_path / "odd.jsonl").write_text("[]\n")
     assert run(["replay-decisions", str(tmp_path / "odd.jsonl")]) == 2
     assert "not a line of a recording" in capsys.readouterr().err
+
+
+def test_each_of_several_job_executors_is_recorded_and_decides_the_same_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["simulate", *FEW, "--dispatch", "random", "--job-executors", "2", "--record-decisions", "dispatch"]
+    assert run([*command, "--out", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    assert run(["replay-decisions", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().out
+    assert said.count("dispatch random, seed") == said.count("20 decisions, the same") == 2
+    assert "dispatch random, seed 0:" in said
+    assert "dispatch random, seed 999999:" in said

@@ -26,6 +26,7 @@ BOTH = {
     "host.report_period_s",
     "host.report_delay_s",
     "host.plan_ahead",
+    "host.job_executors",
 }
 ASSUMED = {
     "fleet.backend",

@@ -56,7 +56,6 @@ def test_settings_reach_their_part() -> None:
         serve={
             "port": 8123,
             "front_doors": 2,
-            "job_executors": 3,
             "attempts": 7,
             "stall_timeout_s": 5.0,
             "handover": {"transport": "tcp", "granularity": "layer"},
@@ -64,7 +63,7 @@ def test_settings_reach_their_part() -> None:
             "cpu_share": 0.5,
             "instance_cores": [1],
         },
-        host={"report_period_s": 0.25, "report_delay_s": 0.5, "plan_ahead": True},
+        host={"report_period_s": 0.25, "report_delay_s": 0.5, "plan_ahead": True, "job_executors": 3},
         slo={"ttft_s": 1.0},
         seed=5,
     )

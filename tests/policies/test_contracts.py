@@ -219,6 +219,14 @@ class TestMean(PredictorContract):
     spec = "mean"
 
 
+class TestMeanLearned(PredictorContract):
+    spec = "mean_learned"
+
+
+class TestMeanLearnedInOneGroup(PredictorContract):
+    spec = "mean_learned:by=none,prior_requests=1,prior_tokens=1"
+
+
 class TestBucketedOracle(PredictorContract):
     spec = "bucketed_oracle"
 

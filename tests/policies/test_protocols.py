@@ -43,6 +43,7 @@ from policies.partition.semi_pd import SemiPd
 from policies.partition.static_share import StaticShare
 from policies.prediction.bucketed_oracle import BucketedOracle
 from policies.prediction.mean import Mean
+from policies.prediction.mean_learned import MeanLearned
 from policies.prediction.none import NoPrediction
 from policies.prediction.oracle import Oracle
 from policies.registry import BUILTIN
@@ -66,7 +67,7 @@ BATCH: list[BatchPolicy] = [
 ]
 PARTITION: list[PartitionPolicy] = [NoPartition(), StaticShare(), SemiPd(), PdmuxTable(), DuetOnDemand(), NexusGreedy()]
 SCALING: list[ScalingPolicy] = [Fixed()]
-PREDICTION: list[LengthPredictor] = [NoPrediction(), Oracle(), Mean(), BucketedOracle()]
+PREDICTION: list[LengthPredictor] = [NoPrediction(), Oracle(), Mean(), MeanLearned(), BucketedOracle()]
 LANE: LaneView = FakeLane()
 SEQUENCE: SequenceView = fake_sequence(0, 1)
 CLUSTER: ClusterView = FakeCluster((fake_instance(0),))

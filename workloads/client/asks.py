@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import quote
 
 from workloads.client.ask import Ask, Form
 from workloads.client.prompts import PromptMaker, Vocabulary, as_ids
+from workloads.client.turns import Due
 from workloads.client.words import Words
 from workloads.trace import Trace
 
@@ -70,14 +71,12 @@ class Labels:
         return {name: _plain(column[row]) for name, column in columns if name and column is not None and column[row]}
 
 
-def asks(trace: Trace, rows: list[int], form: Form, prompts: Prompts, labels: Labels) -> Iterator[Ask]:
-    """The requests in ``rows``, due at their arrival after the trace's first one."""
-    first_s = float(trace.arrival_s[0])
-    for row in rows:
+def asks(trace: Trace, due: Iterable[Due], form: Form, prompts: Prompts, labels: Labels) -> Iterator[Ask]:
+    """The requests that are ``due``, in this order."""
+    for at_s, row in due:
         output = int(trace.output_tokens[row])
         body = form.body(prompts.prompt(row), output)
-        due_s = float(trace.arrival_s[row]) - first_s
-        yield Ask(row, due_s, int(trace.prompt_tokens[row]), output, body, labels.headers(trace, row))
+        yield Ask(row, at_s, int(trace.prompt_tokens[row]), output, body, labels.headers(trace, row))
 
 
 def warmup_asks(trace: Trace, count: int, form: Form, prompts: Prompts) -> Iterator[Ask]:

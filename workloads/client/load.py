@@ -1,10 +1,10 @@
-"""Open loop: every request is sent when it is due, whatever became of those before it."""
+"""Every request is sent when it is due; what follows the end of another becomes due then (closed loop)."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 
 from workloads.client.answer import Answer, Kind
@@ -37,13 +37,21 @@ class Load:
     """Sends requests and gathers their records."""
 
     def __init__(
-        self, wire: Wire, clock: Clock, rules: LoadRules, on_done: Callable[[int], None] = lambda _: None
+        self,
+        wire: Wire,
+        clock: Clock,
+        rules: LoadRules,
+        on_done: Callable[[int], None] = lambda _: None,
+        follow: Callable[[Record, float], Iterable[Ask]] = lambda *_: (),
     ) -> None:
-        """``on_done``: called with the number of requests that are over."""
+        """``on_done`` is called with the number of requests that are over; ``follow`` with each one's record and when
+        it ended: it gives those that wait for it."""
         self._wire = wire
         self._clock = clock
         self.rules = rules
         self._on_done = on_done
+        self._follow = follow
+        self._over = 0
         self._slots = asyncio.Semaphore(rules.max_concurrency) if rules.max_concurrency is not None else None
         self._under_way: set[asyncio.Task[None]] = set()
         self._pacer: asyncio.Task[None] | None = None
@@ -82,15 +90,42 @@ class Load:
             await self._clock.sleep_until(ask.at_s)
             if self._slots is not None:
                 await self._slots.acquire()
-            answer = Answer(self.rules.kind, keep_text=self.rules.keep_texts)
-            record = Record(ask.row, ask.at_s, ask.prompt_tokens, ask.output_tokens, answer)
-            self.records.append(record)
-            task = asyncio.create_task(self._send(ask, record))
-            self._under_way.add(task)
-            task.add_done_callback(self._ended)
+            self._begin(self._send(ask, self._note(ask)))
             await asyncio.sleep(0)  # it leaves before the next one is made
 
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._ended)
+
+    async def _wait_and_send(self, ask: Ask) -> None:
+        await self._clock.sleep_until(ask.at_s)
+        if self._slots is not None:
+            await self._slots.acquire()
+        await self._send(ask, self._note(ask))
+
+    def _note(self, ask: Ask) -> Record:
+        answer = Answer(self.rules.kind, keep_text=self.rules.keep_texts)
+        record = Record(ask.row, ask.at_s, ask.prompt_tokens, ask.output_tokens, answer)
+        self.records.append(record)
+        return record
+
     async def _send(self, ask: Ask, record: Record) -> None:
+        """Send one request and take its answer, having a slot; then let those go that wait for its end."""
+        try:
+            await self._settle(ask, record)
+        finally:
+            if self._slots is not None:
+                self._slots.release()
+            self._over += 1
+            self._on_done(self._over)
+        if not self.stopped:
+            ended_s = self._clock.now_s() if record.ended_s is None else record.ended_s
+            for follower in self._follow(record, ended_s):
+                self._begin(self._wait_and_send(follower))
+
+    async def _settle(self, ask: Ask, record: Record) -> None:
+        """Fill the record in, whatever becomes of the request."""
         rules = self.rules
         try:
             async with asyncio.timeout(rules.timeout_s):
@@ -112,9 +147,6 @@ class Load:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
-        if self._slots is not None:
-            self._slots.release()
         if not task.cancelled() and task.exception() is not None:
             self._defect = task.exception()
             self.stop()
-        self._on_done(len(self.records) - len(self._under_way))

@@ -1,4 +1,4 @@
-"""Replay a trace against a live server, open loop."""
+"""Replay a trace against a live server: open loop, or with turns that wait for the answers before them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from workloads.client.answer import Answer
-from workloads.client.ask import Form
+from workloads.client.ask import Ask, Form
 from workloads.client.asks import IdPrompts, Prepared, Prompts, TextPrompts, asks, warmup_asks
 from workloads.client.clock import WallClock
 from workloads.client.errors import ReplayError
@@ -18,6 +18,7 @@ from workloads.client.process import allow_connections, pinned, stopped_by_signa
 from workloads.client.record import Record
 from workloads.client.server import ServedModel, find_model, try_out
 from workloads.client.settings import ReplaySettings
+from workloads.client.turns import Due, Turns
 from workloads.client.wire import HttpWire, Wire
 from workloads.client.words import common_words, words_of
 from workloads.trace import Trace
@@ -60,7 +61,9 @@ class Replayed:
 
 
 def replay(trace: Trace, settings: ReplaySettings, progress: Progress | None = None) -> Replayed:
-    """Send every request of ``trace`` when it is due, the first one at once. Raises ReplayError before the first one.
+    """Send every request of ``trace`` when it is due, the first one at once.
+
+    Raises ReplayError before the first one, and TraceError where the trace does not fit a closed loop.
 
     SIGINT and SIGTERM end it early with what there is (``interrupted``), if this is the main thread.
     """
@@ -84,14 +87,15 @@ class _Replay:
             form = Form(model.name, settings.prompts, settings.ignore_eos, settings.usage, settings.extra_body)
             if settings.too_long == "clip" and model.max_model_tokens is not None:
                 self._trace = self._trace.clip_total_tokens(model.max_model_tokens)
+            refused = _too_long(self._trace, model.max_model_tokens)
+            turns = Turns(self._trace, refused, settings.closed_loop)
             prompts, lengths = _prompts(self._trace, settings, model)
             if settings.trial:
                 prompt = prompts.warmup(_TRIAL, 1)
                 await try_out(wire, settings.url, form, prompt, self._clock, settings.timeout_s)
             await self._warm_up(wire, form, prompts)
-            refused = _too_long(self._trace, model.max_model_tokens)
-            load = await self._load(wire, form, prompts, refused)
-        records = [*load.records, *_refusals(self._trace, refused, model, load)]
+            load = await self._load(wire, form, prompts, turns)
+        records = [*load.records, *_refusals(self._trace, turns.refused, model, load)]
         records.sort(key=lambda record: record.row)
         return Replayed(self._trace, records, model, self._clock.epoch_s, lengths, load.cpu_s, load.stopped)
 
@@ -107,16 +111,21 @@ class _Replay:
             first = failures[0]
             raise ReplayError(f"{settings.url}: no warm-up request finished: {first.error}: {first.message}")
 
-    async def _load(self, wire: Wire, form: Form, prompts: Prompts, refused: list[int]) -> Load:
-        settings = self._settings
-        left_out = set(refused)
-        due = [row for row in range(len(self._trace)) if row not in left_out]
-        ready = Prepared(asks(self._trace, due, form, prompts, settings.labels))
+    async def _load(self, wire: Wire, form: Form, prompts: Prompts, turns: Turns) -> Load:
+        """Send everything. What waits for an answer is made while its client thinks."""
+        settings, trace = self._settings, self._trace
+        due = turns.first()
+        ready = Prepared(asks(trace, due, form, prompts, settings.labels))
         ready.fill(lambda made: self._progress(made, len(due), "preparing"))
         rules = LoadRules(
             form.path, form.kind, settings.timeout_s, settings.max_concurrency, settings.retries, settings.keep_texts
         )
-        load = Load(wire, self._clock, rules, lambda done: self._progress(done, len(due), "replaying"))
+
+        def follow(record: Record, ended_s: float) -> Iterator[Ask]:
+            return asks(trace, turns.after(record.row, ended_s), form, prompts, settings.labels)
+
+        total = len(trace) - turns.refusals
+        load = Load(wire, self._clock, rules, lambda done: self._progress(done, total, "replaying"), follow)
         gc.collect()
         gc.freeze()  # what is prepared is not looked through again in the midst of the replay
         try:
@@ -155,12 +164,12 @@ def _too_long(trace: Trace, limit: int | None) -> list[int]:
     return rows
 
 
-def _refusals(trace: Trace, rows: list[int], model: ServedModel, load: Load) -> Iterator[Record]:
+def _refusals(trace: Trace, refused: list[Due], model: ServedModel, load: Load) -> Iterator[Record]:
     """Records of the requests that were not sent, as far as the replay came."""
     until_s = load.records[-1].scheduled_s if load.stopped and load.records else float("inf")
-    for row in rows:
+    for at_s, row in refused:
         prompt, output = int(trace.prompt_tokens[row]), int(trace.output_tokens[row])
-        record = Record(row, float(trace.arrival_s[row]), prompt, output, Answer(load.rules.kind))
+        record = Record(row, at_s, prompt, output, Answer(load.rules.kind))
         record.end("rejected", "too_long", f"{prompt + output} tokens, the server takes {model.max_model_tokens}")
         if record.scheduled_s <= until_s:
             yield record

@@ -38,6 +38,8 @@ class ReplaySettings:
     api_key: str | None = None
     timeout_s: float = 600.0
     max_concurrency: int | None = None
+    closed_loop: bool = False
+    """Turns of sessions wait for the answers before them (:mod:`workloads.closed_loop`)."""
     retries: int = 0
     trial: bool = True
     """One request before all others, so that a server that cannot serve them is told apart from one that is slow."""

@@ -96,7 +96,7 @@ def _refuse_other_kinds(source: str, names: list[str], notes: Mapping[bytes, byt
     missing = [column for column in _NEEDED if column not in names]
     twice = sorted({column for column in names if names.count(column) > 1})
     if "session start" in reference:
-        reason = "holds sessions without a common clock; an open-loop trace needs one, and session replay comes later"
+        reason = "holds sessions without a common clock; read the publisher's own files, with --session-rate"
     elif missing == ["arrival_s"] and reading.arrivals is not None:
         return
     elif reference.startswith("none") or missing == ["arrival_s"]:

@@ -3,8 +3,8 @@
 A request has ``t`` (seconds from the start of its session), ``in``, ``out``, ``hash_ids`` (one per full block, local
 to the session), ``api_time`` and ``think_time``; an entry of type ``subagent`` holds the requests of a sub-agent that
 starts at its ``t``. One session per file, one per line, or many files in a tar. Sessions have no common clock: more
-than one needs ``--session-rate``. Turns keep their recorded times after that; think times are carried in the trace,
-hosts do not wait for answers. Source: github.com/callanjfox/kv-cache-tester.
+than one needs ``--session-rate``. Turns keep their recorded times after that; with ``workload.closed_loop`` they come
+their think times after the answers. Source: github.com/callanjfox/kv-cache-tester.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from workloads.trace import Trace
 
 BLOCK_TOKENS = 64
 _COLUMNS = {"arrival_s": "t", "prompt_tokens": "in", "output_tokens": "out", "prefix_ids": "hash_ids"}
-_PAUSES = "open loop: turns arrive at their recorded times; think times are carried, hosts do not wait for answers"
+_PAUSES = "turns arrive at their recorded times or, with workload.closed_loop, their think times after the answers"
 _SESSION_ALLOWED = "a JSON object with id, block_size and requests"
 _MAX_DEPTH = 4
 Json = Mapping[str, Any]  # JSON, checked key by key

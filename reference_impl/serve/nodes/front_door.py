@@ -28,6 +28,7 @@ class FrontDoorNode:
             spec.max_failures,
             spec.timing.absence_s,
             spec.slo,
+            spec.report_delay_s,
         )
         self.gateway = LiveGateway(settings, spec.predictor.build(spec.seed), self._log, spec.clock)
         self._ready = False

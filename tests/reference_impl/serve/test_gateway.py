@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from reference_impl.engine.api import SamplingParams
+from policies.api import Dispatch, LengthPredictor
+from policies.registry import PolicySpec
+from reference_impl.engine.api import SampledToken, SamplingParams
 from reference_impl.engine.testing import fake_spec
 from reference_impl.serve.gateway import GatewaySettings, LiveGateway
 from reference_impl.serve.http.errors import ServingError
 from reference_impl.serve.http.gateway import GenerateRequest
-from reference_impl.serve.messages import Ask, Kind
+from reference_impl.serve.messages import Answer, Ask, Kind, Progress, Tokens
 from reference_impl.serve.peers import Callbacks
 
 
@@ -24,19 +26,22 @@ class Present:
         self.callbacks = callbacks
         self.executors: list[int] = []
         self.sent: list[Any] = []
+        self.sent_to: list[int] = []
 
     def connected(self, kind: Kind) -> list[int]:
         return self.executors if kind == "job_executor" else []
 
-    def send(self, _key: object, message: Any) -> None:
+    def send(self, key: tuple[str, int], message: Any) -> None:
         self.sent.append(message)
+        self.sent_to.append(key[1])
 
     def close(self, reason: str) -> None:
         """Nobody is connected."""
 
-    def come(self) -> None:
-        self.executors = [0]
-        self.callbacks.on_connected(("job_executor", 0))
+    def come(self, *seats: int) -> None:
+        self.executors = list(seats or (0,))
+        for seat in self.executors:
+            self.callbacks.on_connected(("job_executor", seat))
 
     def go(self) -> None:
         self.executors = []
@@ -46,10 +51,10 @@ class Present:
 class Stage:
     """A front door and its clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, predictor: LengthPredictor | None = None) -> None:
         self.now_s = 0.0
-        settings = GatewaySettings((fake_spec(),), 4, absence_s=30.0)
-        self.gateway = LiveGateway(settings, None, lambda rows: None, lambda: self.now_s)
+        settings = GatewaySettings((fake_spec(),), 4, absence_s=30.0, report_delay_s=0.5)
+        self.gateway = LiveGateway(settings, predictor, lambda rows: None, lambda: self.now_s)
         self.gateway.open(self._peers)  # type: ignore[arg-type]
 
     def _peers(self, callbacks: Callbacks) -> Present:
@@ -63,11 +68,11 @@ class Stage:
             await asyncio.sleep(0)
 
 
-def staged(body: Callable[[Stage], Awaitable[None]]) -> None:
+def staged(body: Callable[[Stage], Awaitable[None]], predictor: LengthPredictor | None = None) -> None:
     """Run a test's body in an event loop whose timers go by the stage's clock."""
 
     async def whole() -> None:
-        stage = Stage()
+        stage = Stage(predictor)
         asyncio.get_running_loop().time = lambda: stage.now_s  # type: ignore[method-assign]
         await body(stage)
 
@@ -102,3 +107,52 @@ def test_a_request_without_a_job_executor_is_asked_about_when_one_comes() -> Non
         await stage.at(100.0)
         assert [message.phase for message in stage.peers.sent] == ["prefill"]
         assert stage.gateway.beat().in_flight == 1
+
+
+def test_job_executors_take_turns_and_each_hears_what_became_of_its_requests() -> None:
+    @staged
+    async def _(stage: Stage) -> None:
+        stage.peers.come(0, 1)
+        for _ in range(3):
+            stage.gateway.generate(GenerateRequest((1, 2, 3), SamplingParams(2), 0.0))
+        assert stage.peers.sent_to == [0, 1, 0]
+        stage.peers.callbacks.on_message(("job_executor", 1), Answer(1, 1, "prefill", None, reject="full"))
+        assert stage.peers.sent_to == [0, 1, 0, 1]
+        assert [event.request_id for event in stage.peers.sent[-1].events] == [1]
+
+
+def test_a_request_stays_with_its_job_executor_while_that_one_is_there() -> None:
+    @staged
+    async def _(stage: Stage) -> None:
+        stage.peers.come(0, 1)
+        stage.gateway.generate(GenerateRequest((1, 2, 3), SamplingParams(2), 0.0))
+        stage.peers.callbacks.on_message(("job_executor", 0), Answer(0, 1, "prefill", Dispatch(0)))
+        stage.peers.callbacks.on_lost(("task_executor", 0), "it is gone")
+        asked = [seat for seat, said in zip(stage.peers.sent_to, stage.peers.sent, strict=True) if type(said) is Ask]
+        assert asked == [0, 0]
+        stage.peers.executors = [1]
+        stage.peers.callbacks.on_lost(("job_executor", 0), "it is gone")
+        assert (stage.peers.sent_to[-1], type(stage.peers.sent[-1])) == (1, Ask)
+
+
+def test_a_predictor_learns_how_long_answers_were_once_the_report_delay_has_passed() -> None:
+    predictor = PolicySpec.parse("mean_learned:prior_tokens=100,prior_requests=1", "prediction").build(0)
+
+    async def body(stage: Stage) -> None:
+        stage.peers.come()
+
+        def asked() -> int | None:
+            stage.gateway.generate(GenerateRequest((1, 2, 3), SamplingParams(2), stage.now_s))
+            predicted: int | None = stage.peers.sent[-1].request.predicted_output_tokens
+            return predicted
+
+        assert asked() == 100
+        stage.peers.callbacks.on_message(("job_executor", 0), Answer(0, 1, "prefill", Dispatch(0)))
+        tokens = Tokens(0, 1, 0, (SampledToken(0, 5), SampledToken(0, 6)), "length")
+        stage.peers.callbacks.on_message(("task_executor", 0), Progress(0.0, (tokens,)))
+        await stage.at(0.4)
+        assert asked() == 100
+        await stage.at(0.6)
+        assert asked() == 51
+
+    staged(body, predictor)

@@ -288,7 +288,22 @@ def test_an_observing_policy_is_told_what_happened() -> None:
         stage.report(0)
         finished = PolicyEvent("finished", 0.0, 7, 0, 3)
         rejected = PolicyEvent("rejected", 0.0, 8, None, 0)
+        stage.ask(7)
+        stage.ask(8)
         stage.callbacks.on_message(("task_executor", 0), News(None, (finished,)))
         stage.line.on_message(News(None, (rejected,)))
         stage.ask(1)
         assert stage.policy.events == [finished, rejected]
+
+
+def test_what_becomes_of_the_requests_of_other_job_executors_is_not_told() -> None:
+    @staged()
+    async def _(stage: Stage) -> None:
+        stage.join("colocated")
+        stage.report(0)
+        stage.ask(1)
+        others = PolicyEvent("finished", 0.0, 2, 0, 3)
+        first, last = PolicyEvent("first_token", 0.0, 1, 0, 1), PolicyEvent("finished", 0.0, 1, 0, 3)
+        stage.callbacks.on_message(("task_executor", 0), News(None, (others, first, last, last)))
+        stage.ask(3)
+        assert stage.policy.events == [first, last]

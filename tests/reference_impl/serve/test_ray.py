@@ -36,7 +36,8 @@ CONFIG: dict[str, Any] = {
         "max_batch_tokens": 512,
     },
     "policies": {"dispatch": "round_robin", "batch": "prefill_first"},
-    "serve": {"job_executors": 2, "attempts": 20, "record": {"decisions": "dispatch"}},
+    "host": {"job_executors": 2},
+    "serve": {"attempts": 20, "record": {"decisions": "dispatch"}},
 }
 
 

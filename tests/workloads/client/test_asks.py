@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from workloads.client.ask import Ask, Form
 from workloads.client.asks import IdPrompts, Labels, Prepared, asks, warmup_asks
 from workloads.client.prompts import Vocabulary
+from workloads.client.turns import Due
 from workloads.trace import Trace
 
 
@@ -29,7 +30,8 @@ def test_bodies_beyond_the_budget_are_made_on_the_way() -> None:
 def test_asks_follow_the_rows(small_trace: Trace) -> None:
     prompts = IdPrompts(small_trace, Vocabulary(0, 100), 0)
     labels = Labels(slo_class=None)
-    found = list(asks(small_trace.shift(5.0), [0, 2, 5], Form("m"), prompts, labels))
+    due = [Due(float(small_trace.arrival_s[row]), row) for row in (0, 2, 5)]
+    found = list(asks(small_trace, due, Form("m"), prompts, labels))
     assert [(ask.row, ask.at_s, ask.prompt_tokens, ask.output_tokens) for ask in found] == [
         (0, 0.0, 8, 3),
         (2, 1.0, 9, 7),

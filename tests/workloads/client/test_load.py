@@ -12,6 +12,7 @@ import pytest
 from workloads.client.ask import Ask
 from workloads.client.lag import lag
 from workloads.client.load import Load, LoadRules
+from workloads.client.record import Record
 from workloads.client.wire import DroppedError, Mark, Reply, UnreachableError
 
 OK = b'data: {"choices": [{"text": "a", "finish_reason": "length"}]}\n\ndata: [DONE]\n\n'
@@ -224,3 +225,30 @@ def test_chunks_of_one_moment_keep_their_counts() -> None:
     (record,) = ran(FakeWire(VirtualClock(), lambda _: FakeReply(200, body)), RULES, 2.0).records
     assert (record.times_s.tolist(), record.counts()) == ([2.0, 2.0], [1, 3])
     assert (record.first_token_s, record.served_output_tokens) == (2.0, 4)
+
+
+def test_what_waits_for_a_request_leaves_after_its_end_whatever_that_was() -> None:
+    clock = VirtualClock()
+    wire = FakeWire(clock, lambda number: FakeReply(503 if number == 0 else 200, OK))
+
+    def follow(record: Record, ended_s: float) -> list[Ask]:
+        row = record.row + 10
+        return [Ask(row, ended_s + 3.0, 4, 1, b"%d" % row, {})] if row < 21 else []
+
+    seen: list[int] = []
+    load = Load(wire, clock, RULES, seen.append, follow)  # type: ignore[arg-type]  # the fake answers no GET
+    asyncio.run(load.run(asks(1.0)))
+    assert wire.sent == [(1.0, b"0"), (4.0, b"10"), (7.0, b"20")]
+    assert [record.scheduled_s for record in load.records] == [1.0, 4.0, 7.0]
+    assert [record.outcome for record in load.records] == ["rejected", "finished", "finished"]
+    assert seen == [1, 2, 3]
+
+
+def test_turns_and_timed_requests_share_the_slots() -> None:
+    rules = LoadRules("/completions", "completions", timeout_s=60.0, max_concurrency=1)
+    wire = FakeWire(VirtualClock(), good)
+    turns = iter([[Ask(7, 0.0, 4, 1, b"7", {})], []])
+    load = Load(wire, wire.clock, rules, follow=lambda *_: next(turns, []))  # type: ignore[arg-type]
+    asyncio.run(load.run(asks(0.0, 0.0, 0.0)))
+    assert sorted(record.row for record in load.records) == [0, 1, 2, 7]
+    assert wire.most_under_way == 1

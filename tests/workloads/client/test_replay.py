@@ -386,3 +386,24 @@ def test_the_client_keeps_to_its_cores_while_it_replays(serving: Serving) -> Non
 def test_cores_that_are_not_there_are_refused() -> None:
     with pytest.raises(ReplayError, match=r"client cores \[4095\] are not allowed; allowed: any of \[0"):
         replay(trace(), ReplaySettings("http://127.0.0.1:1", cores=(4095,)))
+
+
+def test_in_a_closed_loop_a_turn_is_sent_its_think_time_after_the_answer(serving: Serving) -> None:
+    parents, thinks = np.array([-1, 0, -1, 1]), np.array([0.0, 0.05, 0.0, 0.02])
+    recorded = replace(trace(4), parent_row=parents, think_s=thinks)
+    found = replay(recorded, ReplaySettings(serving().url, closed_loop=True))
+    assert outcomes(found) == {("finished", None)}
+    by_row = {record.row: record for record in found.records}
+    for child, parent in ((1, 0), (3, 1)):
+        ended_s = by_row[parent].ended_s
+        assert ended_s is not None
+        assert by_row[child].scheduled_s == pytest.approx(ended_s + thinks[child])
+        assert by_row[child].arrival_s >= by_row[child].scheduled_s - 1e-3
+
+
+def test_in_a_closed_loop_a_session_goes_on_after_a_request_that_the_server_has_no_room_for(serving: Serving) -> None:
+    parents, thinks = np.array([-1, 0, 1]), np.array([0.0, 0.01, 0.01])
+    recorded = replace(trace(3), prompt_tokens=np.array([8, 5000, 8], np.int32), parent_row=parents, think_s=thinks)
+    found = replay(recorded, ReplaySettings(serving().url, closed_loop=True))
+    assert [record.outcome for record in found.records] == ["finished", "rejected", "finished"]
+    assert found.records[2].scheduled_s == pytest.approx(found.records[1].scheduled_s + 0.01)

@@ -41,7 +41,7 @@ def test_a_session_keeps_its_clock_its_pauses_and_its_sub_agents() -> None:
     assert trace.think_s.tolist() == [0.0, 2.0, 2.0, 2.0]
     assert trace.turn.tolist() == [0, 0, 1, 1]
     assert (trace.prefix_block_tokens, len({len(ids) for ids in trace.prefix_ids or ()})) == (64, 3)
-    assert "hosts do not wait for answers" in trace.metadata["turns"]
+    assert "their think times after the answers" in trace.metadata["turns"]
 
 
 @pytest.mark.parametrize("packed", ["lines", "tar"])

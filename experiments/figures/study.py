@@ -1,0 +1,108 @@
+"""What a figure is made of: what is asked, how it is measured, what was expected, how it is drawn and kept."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from experiments.config_base import ConfigError
+from experiments.manifest import environment
+from experiments.report.theme import COLOURS
+from experiments.run_folder import write_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Row = Mapping[str, float | int | str]
+"""One line of a figure's data; all lines of a figure have the same columns."""
+Progress = Callable[[int, int], None]
+"""Called now and then with (runs done, runs in all)."""
+_POLICIES = (
+    *("least_loaded:metric=requests", "cache_aware", "cache_aware:on_miss=least_loaded", "round_robin"),
+    *("power_of_two", "weighted_scorers:prefix_weight=0,queue_weight=0", "preble_e2", "random"),
+)
+COLOUR_OF: Mapping[str, str] = dict(zip(_POLICIES, cycle(COLOURS), strict=False))
+"""Each policy's colour, the same in every figure."""
+
+
+class Band(NamedTuple):
+    """A number that the figure is about, and the range that it was expected in before measuring, if there was one."""
+
+    claim: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the number is in the range; None: nothing was expected."""
+        if self.low is None and self.high is None:
+            return None
+        return (self.low is None or self.value >= self.low) and (self.high is None or self.value <= self.high)
+
+
+@dataclass(frozen=True)
+class Study:
+    """One figure."""
+
+    name: str
+    question: str
+    setup: Mapping[str, Any]
+    """Everything that was simulated, in words and numbers; ``source`` says where it comes from."""
+    measure: Callable[[Sequence[int], Progress], list[Row]]
+    """Seeds -> the data. Simulates."""
+    bands: Callable[[Sequence[Row]], list[Band]]
+    draw: Callable[[Sequence[Row]], Figure]
+
+
+class Made(NamedTuple):
+    """The files of a figure."""
+
+    files: tuple[Path, ...]
+    bands: list[Band]
+
+
+def make(study: Study, folder: Path, seeds: Sequence[int], progress: Progress, *, force: bool = False) -> Made:
+    """Measure ``study`` and write NAME.csv, NAME.png and NAME.json (the manifest) into ``folder``.
+
+    Equal seeds and code give equal data and pictures. Raises ConfigError before anything runs where a file would be
+    overwritten without ``force``.
+    """
+    paths = tuple(folder / f"{study.name}.{ending}" for ending in ("csv", "png", "json"))
+    taken = [path for path in paths if path.exists()]
+    if taken and not force:
+        raise ConfigError(f"{taken[0]}: exists already; choose another folder with --out or overwrite it with --force")
+    rows = study.measure(seeds, progress)
+    bands = study.bands(rows)
+    data, picture, manifest = paths
+    folder.mkdir(parents=True, exist_ok=True)
+    data.write_text(_as_csv(rows), encoding="utf-8")
+    picture.write_bytes(_as_png(study.draw(rows)))
+    told = [{**band._asdict(), "met": band.met} for band in bands]
+    content = {"figure": study.name, "question": study.question, "seeds": list(seeds), "setup": study.setup}
+    write_json(manifest, {**environment(), **content, "bands": told})
+    return Made(paths, bands)
+
+
+def column(rows: Sequence[Row], name: str, **where: float | str) -> list[float]:
+    """A numeric column of the rows that have these values."""
+    return [float(row[name]) for row in rows if all(row[key] == value for key, value in where.items())]
+
+
+def _as_csv(rows: Sequence[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _as_png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, facecolor="white", metadata={"Software": None})
+    return buffer.getvalue()
