@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli import decisions, demo, fidelity, judge, lists, measure, record, replay, serve, simulate, workloads
+from experiments.cli import (
+    decisions,
+    demo,
+    fidelity,
+    insight,
+    judge,
+    lists,
+    measure,
+    record,
+    replay,
+    serve,
+    simulate,
+    workloads,
+)
 
 HELP = """Judge LLM-serving policies on recorded traffic, against service-level objectives.
 
@@ -38,6 +51,7 @@ app.command("replay")(replay.replay)
 app.command("record")(record.record)
 app.command("profile")(fidelity.profile)
 app.command("fidelity")(fidelity.fidelity)
+app.command("explain")(insight.explain)
 app.command("replay-decisions")(decisions.replay_decisions)
 app.command("demo")(demo.demo)
 app.command("policies")(lists.policies)
