@@ -45,3 +45,31 @@ def _ids(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise ConfigError(f"--instances {text}: allowed: ids of instances, such as 0,3") from None
+
+
+def export(
+    run: Run,
+    perfetto: Annotated[
+        Path, typer.Option(metavar="FILE.json[.gz]", help="A trace for ui.perfetto.dev or chrome://tracing.")
+    ],
+    from_s: Annotated[float | None, typer.Option(metavar="S", help="Only from this time of the run on.")] = None,
+    to_s: Annotated[float | None, typer.Option(metavar="S", help="Only up to this time.")] = None,
+    iterations: Annotated[
+        bool, typer.Option("--iterations", help="A slice for each iteration; else one for each run of equal ones.")
+    ] = False,
+    max_mb: Annotated[float, typer.Option(help="Give up where the trace grows over this, uncompressed.", min=1)] = 500,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
+) -> None:
+    """Write a run as a trace: lanes with their iterations, requests with their phases, hand-overs, counters, events.
+
+    Example: semiflow export runs/first --perfetto first.json.gz --to-s 60
+    """
+    from experiments.insight.tracing.export import export as exported
+
+    if perfetto.suffix != ".json" and perfetto.suffixes[-2:] != [".json", ".gz"]:
+        raise ConfigError(f"--perfetto {perfetto}: allowed: a name that ends with .json or .json.gz")
+    if perfetto.exists() and not force:
+        raise ConfigError(f"{perfetto}: exists already; choose another name or overwrite it with --force")
+    with progress("writing") as report:
+        written = exported(run, perfetto, from_s=from_s, to_s=to_s, expand=iterations, max_mb=max_mb, progress=report)
+    typer.echo(f"{written.path}: {written.events} events, {written.size_bytes / 1e6:.1f} MB uncompressed")
