@@ -73,3 +73,21 @@ def export(
     with progress("writing") as report:
         written = exported(run, perfetto, from_s=from_s, to_s=to_s, expand=iterations, max_mb=max_mb, progress=report)
     typer.echo(f"{written.path}: {written.events} events, {written.size_bytes / 1e6:.1f} MB uncompressed")
+
+
+def diff(
+    first: Run,
+    second: Run,
+    top: Annotated[int, typer.Option(help="So many of the most regressed requests.", min=0)] = 5,
+    json_: Json = False,
+) -> None:
+    """What differs between two runs: configuration, versions, metrics, paired requests, the first diverging decision.
+
+    Also between a live and a simulated run of one trace. Differences are second - first; the exit code is 0 whatever
+    they are (a gate is `semiflow compare --gate`).
+    """
+    from experiments.insight.diff import diff as compared
+    from experiments.insight.diff_text import as_text
+
+    found = compared(first, second, top=top)
+    typer.echo(json.dumps(found, indent=2, allow_nan=False) if json_ else as_text(found))

@@ -11,6 +11,7 @@ import numpy as np
 from experiments.config_base import ConfigError
 from experiments.insight.again import Again
 from experiments.insight.forced import Force, accompanied
+from experiments.run import Progress
 
 if TYPE_CHECKING:
     from policies.api import Phase
@@ -80,7 +81,7 @@ def try_all(
     base: RunLog,
     asked: Sequence[Question],
     wanted: Sequence[int] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Tried:
     """Simulate once per candidate; the chosen one comes from ``base``, the run as it was."""
     chosen: list[tuple[Question, int]] = []
@@ -92,12 +93,16 @@ def try_all(
         stays = [question.chosen] if question.chosen is not None else []
         chosen += [(question, instance) for instance in sorted([*stays, *kept])]
     outcomes = []
-    for done, (question, instance) in enumerate(chosen):
-        if progress is not None:
-            progress(done, len(chosen))
-        run = base if instance == question.chosen else again.run(forcing(question, instance))
+    for place, (question, instance) in enumerate(chosen):
+        told = _part(progress, place, len(chosen))
+        run = base if instance == question.chosen else again.run(forcing(question, instance), told)
         outcomes.append(_outcome(question, instance, base, run))
     return Tried(outcomes, left_out)
+
+
+def _part(progress: Progress | None, place: int, parts: int) -> Progress | None:
+    """Progress of one simulation out of ``parts``."""
+    return None if progress is None else lambda done, total: progress(place * total + done, parts * total)
 
 
 def forcing(question: Question, instance: int) -> Callable[[ClusterSpec], ClusterSpec]:

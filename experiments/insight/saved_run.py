@@ -69,8 +69,8 @@ class SavedRun:
 
 
 def open_run(folder: Path) -> SavedRun:
-    """Open the folder. Raises ConfigError where it is no finished run's, or of another version."""
-    from reference_impl.metrics import EventLogError, read
+    """Open the folder. Raises ConfigError where it is no finished run's, EventLogError where of another version."""
+    from reference_impl.metrics import read
 
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; name the folder of a run (simulate, serve or replay --out DIR)")
@@ -81,11 +81,8 @@ def open_run(folder: Path) -> SavedRun:
     missing = [name for name in (CONFIG, MANIFEST, EVENTS, METRICS) if not (folder / name).is_file()]
     if missing:
         raise ConfigError(f"{folder}: holds no {missing[0]}, so it is no finished run; name the folder of a run")
-    try:
-        log = read(folder / EVENTS)
-    except EventLogError as error:
-        raise ConfigError(str(error)) from error
-    return SavedRun(folder, read_mapping(folder / CONFIG), _json(folder / MANIFEST), _json(folder / METRICS), log)
+    config, manifest, metrics = read_mapping(folder / CONFIG), _json(folder / MANIFEST), _json(folder / METRICS)
+    return SavedRun(folder, config, manifest, metrics, read(folder / EVENTS))
 
 
 def _json(path: Path) -> dict[str, Any]:

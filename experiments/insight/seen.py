@@ -30,8 +30,8 @@ class Seen:
     prefix_hits: list[dict[int, int]] = field(default_factory=list)
     """Per entry of ``asked``: prompt tokens that the policy's own index holds for cached, by instance. Or empty."""
     notes: list[str] = field(default_factory=list)
-    again: RunLog | None = None
-    """The run simulated again."""
+    other: RunLog | None = None
+    """The run simulated again, where its events are not the saved ones."""
 
 
 def seen_again(saved: SavedRun, again: Again, request: int, progress: Progress | None = None) -> Seen:
@@ -46,14 +46,14 @@ def seen_again(saved: SavedRun, again: Again, request: int, progress: Progress |
         return replace(cluster, dispatch=dispatch, instances=instances)
 
     log = again.run(watched, progress)
-    notes = []
-    if not same_events(saved.events, again.events):
-        version = saved.manifest.get("git_commit", saved.manifest.get("semiflow", "another version"))
-        notes.append(
-            f"simulated again, this run has other events than the saved ones (of {version}): what the policies saw, and"
-            " the counterfactual, are those of the new run"
-        )
-    return Seen(heard.asked, heard.plans, hits.found, notes, log)
+    if same_events(saved.events, again.events):
+        return Seen(heard.asked, heard.plans, hits.found)
+    version = saved.manifest.get("git_commit", saved.manifest.get("semiflow", "another version"))
+    note = (
+        f"simulated again, this run has other events than the saved ones (of {version}): what the policies saw, and the"
+        " counterfactual, are those of the new run"
+    )
+    return Seen(heard.asked, [], hits.found, [note], log)
 
 
 def seen_in_recordings(saved: SavedRun, request: int) -> Seen:

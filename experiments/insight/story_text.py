@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 _ROWS = 12
 """Of a longer list the first and the last half."""
-_PARTS = {
+PARTS = {
     "dispatch_wait": "waiting for the dispatch policy",
     "queue": "in the instance's queue",
     "prefill": "computing the prompt",
@@ -39,7 +39,7 @@ def _head(story: Mapping[str, Any]) -> Iterator[str]:
         f"arrival {story['arrival_s']:.6f} s, {story['prompt_tokens']} prompt tokens ({story['cached_tokens']} cached),"
         f" {story['output_tokens']} output tokens; instances {path}; preemptions {story['preemptions']}"
     )
-    yield f"TTFT {_ms(story['ttft_s'])}, TPOT {_ms(story['tpot_s'])}, E2E {_ms(story['e2e_s'])}"
+    yield f"TTFT {ms(story['ttft_s'])}, TPOT {ms(story['tpot_s'])}, E2E {ms(story['e2e_s'])}"
     slo = story["slo"]
     if slo is None:
         yield "SLO: none"
@@ -50,15 +50,15 @@ def _head(story: Mapping[str, Any]) -> Iterator[str]:
 
 def _target(name: str, found: Mapping[str, Any]) -> str:
     left_s = found["left_s"]
-    said = "no figure" if left_s is None else f"{_ms(abs(left_s))} {'left' if left_s >= 0 else 'over'}"
-    return f"{name.upper()} {_ms(found['value_s'])} of {_ms(found['target_s'])}, {said}"
+    said = "no figure" if left_s is None else f"{ms(abs(left_s))} {'left' if left_s >= 0 else 'over'}"
+    return f"{name.upper()} {ms(found['value_s'])} of {ms(found['target_s'])}, {said}"
 
 
 def _times(story: Mapping[str, Any]) -> Iterator[str]:
     yield "\nwhere the time went"
     total = story["total_ns"]
     for name, spent in story["breakdown_ns"].items():
-        yield f"  {_PARTS[name]:<34}{spent / 1e6:>16,.6f} ms {spent / total:>7.1%}"
+        yield f"  {PARTS[name]:<34}{spent / 1e6:>16,.6f} ms {spent / total:>7.1%}"
     yield f"  {'sum':<34}{total / 1e6:>16,.6f} ms"
 
 
@@ -71,9 +71,9 @@ def _decided(story: Mapping[str, Any]) -> Iterator[str]:
             continue
         said = _decision(asked["decision"])
         yield f"\nthe dispatch policy ({asked['phase']}) at {asked['now_s']:.6f} s decided {said}"
-        yield from _table(_HEADS, [_view(view) for view in asked["instances"]])
+        yield from table(_HEADS, [_view(view) for view in asked["instances"]])
         for name, *arguments, seconds in asked["estimates"][:_ROWS]:
-            yield f"  asked {name}({', '.join(map(str, arguments))}): {_ms(seconds)}"
+            yield f"  asked {name}({', '.join(map(str, arguments))}): {ms(seconds)}"
 
 
 def _decision(decision: Any) -> str:
@@ -89,7 +89,7 @@ _HEADS = ("instance", "age", "waiting", "running", "waiting tokens", "context to
 def _view(view: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         str(view["instance_id"]),
-        _ms(view["age_s"]),
+        ms(view["age_s"]),
         *(str(view[name]) for name in ("waiting_requests", "running_requests", "waiting_tokens", "context_tokens")),
         f"{view['kv_use']:.1%}",
         str(view.get("prefix_hit_tokens", "-")),
@@ -99,7 +99,7 @@ def _view(view: Mapping[str, Any]) -> tuple[str, ...]:
 def _waited(story: Mapping[str, Any]) -> Iterator[str]:
     for wait in story["waits"]:
         where = "at the front door" if wait["instance"] is None else f"on instance {wait['instance']}"
-        yield f"\n{_PARTS[wait['phase']]} {where} for {_ms(wait['duration_s'])} from {wait['start_s']:.6f} s"
+        yield f"\n{PARTS[wait['phase']]} {where} for {ms(wait['duration_s'])} from {wait['start_s']:.6f} s"
         if wait["instance"] is None:
             continue
         first = ", ".join(map(str, wait["admitted_before_first"]))
@@ -118,14 +118,14 @@ def _prompt(story: Mapping[str, Any]) -> Iterator[str]:
         return
     yield "\niterations of its prompt"
     heads = ("start", "each", "iterations", "instance", "lane", "own tokens", "all tokens", "decodes", "prompts beside")
-    yield from _table(heads, [_chunk(part) for part in story["prompt"]])
+    yield from table(heads, [_chunk(part) for part in story["prompt"]])
 
 
 def _chunk(part: Mapping[str, Any]) -> tuple[str, ...]:
     more = ", ..." if part["prompts_beside_count"] > len(part["prompts_beside"]) else ""
     return (
         f"{part['start_s']:.6f} s",
-        _ms((part["end_s"] - part["start_s"]) / part["iterations"]),
+        ms((part["end_s"] - part["start_s"]) / part["iterations"]),
         *(str(part[name]) for name in ("iterations", "instance", "lane")),
         "?" if part["own_tokens"] is None else str(part["own_tokens"]),
         *(str(part[name]) for name in ("prompt_tokens", "decodes")),
@@ -137,19 +137,19 @@ def _decode(story: Mapping[str, Any]) -> Iterator[str]:
     decode = story["decode"]
     if not decode["gaps"]:
         return
-    yield f"\n{decode['gaps']} gaps between tokens, median {_ms(decode['gap_p50_s'])}; the longest"
+    yield f"\n{decode['gaps']} gaps between tokens, median {ms(decode['gap_p50_s'])}; the longest"
     heads = ("before token", "start", "gap", "instance", "iterations", "prompt tokens", "decodes", "phases")
     rows = [
         (
             str(gap["token"]),
             f"{gap['start_s']:.6f} s",
-            _ms(gap["duration_s"]),
+            ms(gap["duration_s"]),
             *(str(gap[name]) for name in ("instance", "iterations", "prompt_tokens", "most_decodes")),
             ", ".join(gap["phases"]),
         )
         for gap in decode["longest"]
     ]
-    yield from _table(heads, rows)
+    yield from table(heads, rows)
 
 
 def _elsewhere(story: Mapping[str, Any]) -> Iterator[str]:
@@ -157,7 +157,7 @@ def _elsewhere(story: Mapping[str, Any]) -> Iterator[str]:
         return
     yield "\nhad it been sent elsewhere (* as it was), and what that changes for all others"
     heads = ("instance", "for", "TTFT", "TPOT", "E2E", "cached", "SLO", "mean TTFT", "P99 TTFT", "SLO met")
-    yield from _table(heads, [_outcome(outcome) for outcome in story["counterfactual"]])
+    yield from table(heads, [_outcome(outcome) for outcome in story["counterfactual"]])
     if story["counterfactual_left_out"]:
         yield f"  not tried: {', '.join(map(str, story['counterfactual_left_out']))}; name some with --instances"
 
@@ -167,12 +167,12 @@ def _outcome(outcome: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         f"{outcome['instance']}{'*' if outcome['chosen'] else ''}",
         outcome["phase"],
-        *(_ms(outcome[name]) for name in ("ttft_s", "tpot_s", "e2e_s")),
+        *(ms(outcome[name]) for name in ("ttft_s", "tpot_s", "e2e_s")),
         str(outcome["cached_tokens"]),
         ("-" if slo is None else "met" if slo else "missed")
         if outcome["outcome"] == "finished"
         else outcome["outcome"],
-        *(_ms(outcome[name], "+") for name in ("others_ttft_mean_s", "others_ttft_p99_s")),
+        *(ms(outcome[name], "+") for name in ("others_ttft_mean_s", "others_ttft_p99_s")),
         "-" if others is None else f"{others:+d}",
     )
 
@@ -182,16 +182,17 @@ def _notes(story: Mapping[str, Any]) -> Iterator[str]:
         yield f"\nnote: {note}"
 
 
-def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
-    """Right-aligned columns; of a long table the beginning and the end."""
-    hidden = len(rows) - _ROWS
-    shown = rows if hidden <= 0 else [*rows[: _ROWS // 2], *rows[-_ROWS // 2 :]]
+def table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]], most: int = _ROWS) -> Iterator[str]:
+    """Right-aligned columns; of more than ``most`` rows the first and the last ones."""
+    hidden = len(rows) - most
+    shown = [*rows] if hidden <= 0 else [*rows[: most // 2], *rows[len(rows) - most // 2 :]]
     widths = [max(map(len, column)) for column in zip(heads, *shown, strict=True)]
     for number, row in enumerate([heads, *shown]):
-        if hidden > 0 and number == _ROWS // 2 + 1:
+        if hidden > 0 and number == most // 2 + 1:
             yield f"  ... {hidden} more (--json has all)"
         yield "  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True))
 
 
-def _ms(seconds: float | None, sign: str = "") -> str:
+def ms(seconds: float | None, sign: str = "") -> str:
+    """Milliseconds; ``sign``: ``+`` shows it always."""
     return "-" if seconds is None else f"{seconds * 1e3:{sign},.3f} ms"
