@@ -80,7 +80,7 @@ def _not_again() -> tuple[type[Exception], ...]:
 
 def _story(saved: SavedRun, request: int, seen: Seen) -> dict[str, Any]:
     phases = saved.phases.of(request)
-    parts = saved.phases.breakdown_ns(request)
+    parts = saved.breakdown.ns(request)
     ahead = bool(saved.config.get("host", {}).get("plan_ahead"))
     plans = [] if ahead else seen.plans
     notes = list(seen.notes)

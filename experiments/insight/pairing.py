@@ -91,7 +91,7 @@ def regressed(first: SavedRun, second: SavedRun, pairs: Pairs, top: int) -> list
 def _regression(first: SavedRun, second: SavedRun, pairs: Pairs, place: int) -> dict[str, Any]:
     at = int(pairs.first[place]), int(pairs.second[place])
     requests = [int(run.table.request[i]) for run, i in zip((first, second), at, strict=True)]
-    before, after = (run.phases.breakdown_ns(request) for run, request in zip((first, second), requests, strict=True))
+    before, after = (run.breakdown.ns(request) for run, request in zip((first, second), requests, strict=True))
     changes = {name: after.get(name, 0) - before.get(name, 0) for name in dict.fromkeys([*before, *after])}
     return {
         "request": requests[0],

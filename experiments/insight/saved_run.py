@@ -15,6 +15,7 @@ from experiments.run_folder import SPOOL
 
 if TYPE_CHECKING:
     from reference_impl.metrics import RequestTable, RunLog
+    from reference_impl.metrics.breakdown import Breakdown
     from reference_impl.metrics.phases import Phases
 
 Host = Literal["simulated", "live", "replay"]
@@ -51,10 +52,17 @@ class SavedRun:
 
     @cached_property
     def phases(self) -> Phases:
-        """Where every request's time went."""
+        """What every request did when."""
         from reference_impl.metrics.phases import Phases
 
         return Phases(self.log)
+
+    @cached_property
+    def breakdown(self) -> Breakdown:
+        """The same added up."""
+        from reference_impl.metrics.breakdown import Breakdown
+
+        return Breakdown(self.log, self.phases)
 
     def position(self, request: int) -> int:
         """The request's row in :attr:`table`. Raises ConfigError where the run had no such request."""

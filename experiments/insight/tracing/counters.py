@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _WAITING = ("dispatch_wait", "queue", "preempted", "lost")
 _RATE_BIN_S = 1.0
+_ROUNDING_S = 1e-9
 
 
 @dataclass
@@ -62,8 +63,10 @@ def arrivals(saved: SavedRun, window: Window) -> Iterator[Event]:
 def _counter(
     window: Window, pid: int, name: str, time_s: NDArray[np.float64], value: NDArray[np.generic]
 ) -> Iterator[Event]:
-    """Its value when the window begins, and each change in the window."""
+    """Its value when the window begins, and each change in the window: the last one of a moment."""
     begins = max(int(np.searchsorted(time_s, window.from_s, "right")) - 1, 0)
-    ends = int(np.searchsorted(time_s, window.to_s, "right"))
-    for at_s, level in zip(time_s[begins:ends].tolist(), value[begins:ends].tolist(), strict=True):
-        yield {"ph": "C", "name": name, "pid": pid, "ts": window.us(at_s), "args": {name: level}}
+    ends = int(np.searchsorted(time_s, window.to_s + _ROUNDING_S, "right"))
+    times_us = [window.us(at_s) for at_s in time_s[begins:ends].tolist()]
+    for at_us, after_us, level in zip(times_us, [*times_us[1:], None], value[begins:ends].tolist(), strict=True):
+        if at_us != after_us:
+            yield {"ph": "C", "name": name, "pid": pid, "ts": at_us, "args": {name: level}}
