@@ -75,7 +75,7 @@ def _regressed(found: Mapping[str, Any]) -> Iterator[str]:
     for row in found["regressed"]:
         number = row["request"] if row["request"] == row["request_in_second"] else _both(row)
         grown_s = row["second_e2e_s"] - row["first_e2e_s"]
-        paths = " -> ".join(map(str, row["first_path"])), " -> ".join(map(str, row["second_path"]))
+        paths = [" -> ".join(map(str, row[side])) or "unknown" for side in ("first_path", "second_path")]
         where = f"instances {paths[0]}" if paths[0] == paths[1] else f"instances {paths[0]}, then {paths[1]}"
         spent = f"E2E {ms(row['first_e2e_s'])}, then {ms(row['second_e2e_s'])} ({ms(grown_s, '+')})"
         yield f"  request {number}: {spent}; {where}"

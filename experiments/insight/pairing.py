@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from experiments.insight.saved_run import SavedRun
 
+if TYPE_CHECKING:
+    from reference_impl.metrics import RequestTable
+
 Places = NDArray[np.int64]
 _FIGURES = ("ttft_s", "tpot_s", "e2e_s")
 _SAME_S = 1e-9
+_MOST_BEFORE = 1000
+"""Requests that one of the runs may have served before the other one's first."""
 
 
 @dataclass(frozen=True)
@@ -29,17 +34,29 @@ class Pairs:
 
 
 def pair(first: SavedRun, second: SavedRun) -> Pairs | str:
-    """By the requests' numbers, else by the order of arrival (a live run numbers requests as its front door got them);
-    a text that says why not where their prompts are not of the same lengths."""
+    """By the requests' numbers, else by the order of arrival (a live run numbers requests as its front door got them,
+    and may have had some before: a trial, a warm-up); a text that says why not where prompts have other lengths."""
     left, right = first.table, second.table
     _, by_id, in_second = np.intersect1d(left.request, right.request, return_indices=True)
     size = min(len(left), len(right))
     in_order = np.arange(size)
-    for pairs in (Pairs(by_id, in_second, "request number"), Pairs(in_order, in_order, "order of arrival")):
+    shifted = (_pairs_at(in_order, shift, len(right) - len(left)) for shift in range(_shifts(left, right)))
+    for pairs in (Pairs(by_id, in_second, "request number"), *shifted):
         if len(pairs) == size and (left.prompt_tokens[pairs.first] == right.prompt_tokens[pairs.second]).all():
             return pairs
     other = int((left.prompt_tokens[:size] != right.prompt_tokens[:size]).sum())
     return f"the runs did not serve the same requests: {other} of {size} prompts have another length"
+
+
+def _shifts(left: RequestTable, right: RequestTable) -> int:
+    """Places where the shorter run may begin in the longer one."""
+    return min(abs(len(right) - len(left)), _MOST_BEFORE) + 1
+
+
+def _pairs_at(in_order: Places, shift: int, longer: int) -> Pairs:
+    """``longer``: by how many requests the second run is longer."""
+    first, second = (in_order, in_order + shift) if longer > 0 else (in_order + shift, in_order)
+    return Pairs(first, second, "order of arrival")
 
 
 def summary(first: SavedRun, second: SavedRun, pairs: Pairs) -> dict[str, Any]:
@@ -91,7 +108,8 @@ def regressed(first: SavedRun, second: SavedRun, pairs: Pairs, top: int) -> list
 def _regression(first: SavedRun, second: SavedRun, pairs: Pairs, place: int) -> dict[str, Any]:
     at = int(pairs.first[place]), int(pairs.second[place])
     requests = [int(run.table.request[i]) for run, i in zip((first, second), at, strict=True)]
-    before, after = (run.breakdown.ns(request) for run, request in zip((first, second), requests, strict=True))
+    seen_alike = _from_outside if "replay" in (first.host, second.host) else _by_part
+    before, after = (seen_alike(run, i) for run, i in zip((first, second), at, strict=True))
     changes = {name: after.get(name, 0) - before.get(name, 0) for name in dict.fromkeys([*before, *after])}
     return {
         "request": requests[0],
@@ -102,3 +120,14 @@ def _regression(first: SavedRun, second: SavedRun, pairs: Pairs, place: int) -> 
         "second_path": list(second.table.path(at[1])),
         "changes_ns": {name: ns for name, ns in changes.items() if ns},
     }
+
+
+def _by_part(run: SavedRun, position: int) -> dict[str, int]:
+    return run.breakdown.ns(int(run.table.request[position]))
+
+
+def _from_outside(run: SavedRun, position: int) -> dict[str, int]:
+    """The two parts that a client sees."""
+    times_s = (getattr(run.table, name)[position] for name in ("arrival_s", "first_token_s", "finish_s"))
+    arrival, first, finish = (round(float(time_s) * 1e9) for time_s in times_s)
+    return {"until_first_token": first - arrival, "streaming": finish - first}

@@ -16,7 +16,7 @@ PARTS = {
     "transfer": "hand-over",
     "decode": "decoding",
     "decode_beside_prompts": "decoding beside prompts",
-    "decode_stall": "left out of decodes",
+    "decode_stall": "left out, or between iterations",
     "preempted": "preempted, waiting",
     "lost": "lost with its instance, waiting",
     "recompute": "computing again after a drop",

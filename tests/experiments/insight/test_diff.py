@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -97,6 +98,33 @@ def test_a_live_run_of_the_same_trace_is_paired(simulated: Simulated, tmp_path: 
     assert found["first_event"] is None
     assert found["requests"]["pairs"] == 30
     assert found["first_decision"] is not None
+
+
+def test_a_replay_is_compared_by_what_a_client_sees(simulated: Simulated, tmp_path: Path) -> None:
+    second = simulated("colocated", policies={"dispatch": "round_robin"})
+    row = diff(simulated("colocated"), with_metadata(second, tmp_path / "replay", clock="client"), top=1)["regressed"][
+        0
+    ]
+    assert set(row["changes_ns"]) == {"until_first_token", "streaming"}
+    grown_s = row["second_e2e_s"] - row["first_e2e_s"]
+    assert sum(row["changes_ns"].values()) / 1e9 == pytest.approx(grown_s, abs=1e-8)
+
+
+def test_requests_before_the_first_one_of_the_other_run_are_left_out(simulated: Simulated, tmp_path: Path) -> None:
+    """A client's trial request comes first and shifts the numbers of all others."""
+    shifted = tmp_path / "shifted"
+    shutil.copytree(simulated("colocated"), shifted)
+    table = pq.read_table(shifted / "events.parquet")
+    rows = table.to_pylist()
+    for row in rows:
+        row["request"] = None if row["request"] is None else row["request"] + 1
+    trial = {"time_s": 0.0, "request": 0, "tokens": 3}
+    rows = [trial | {"kind": "arrive"}, trial | {"kind": "reject", "reason": "a trial"}, *rows]
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), shifted / "events.parquet")
+    requests = diff(simulated("colocated"), shifted)["requests"]
+    assert (requests["pairs"], requests["paired_by"], requests["unpaired"]) == (30, "order of arrival", [0, 1])
+    assert requests["e2e_s"]["p90_s"] == 0.0
+    assert diff(shifted, simulated("colocated"))["requests"]["unpaired"] == [1, 0]
 
 
 def test_other_requests_are_not_paired(simulated: Simulated) -> None:
