@@ -58,6 +58,13 @@ def test_the_chosen_row_is_the_run_as_it_was_and_changes_nothing(simulated: Simu
     assert any(outcome.others_ttft_mean_s for outcome in outcomes if not outcome.chosen)
 
 
+def test_to_the_first_request_equal_instances_are_equal(simulated: Simulated, tmp_path: Path) -> None:
+    saved = open_run(simulated("colocated", policies={"dispatch": "round_robin"}))
+    outcomes = try_all(Again(saved, tmp_path), saved.log, questions(saved.log, 0, None)).outcomes
+    assert [outcome.instance for outcome in outcomes] == [0, 1, 2]
+    assert len({outcome.ttft_s for outcome in outcomes}) == 1
+
+
 def test_a_refused_request_can_be_let_in(simulated: Simulated, tmp_path: Path) -> None:
     strict = {"dispatch": "mooncake:ttft_target_s=0.05"}
     saved = open_run(simulated("colocated", policies=strict))
