@@ -12,6 +12,7 @@ from experiments.config_base import ConfigError
 from experiments.insight.again import Again
 from experiments.insight.forced import Force, accompanied
 from experiments.run import Progress
+from policies.api import PolicyError
 
 if TYPE_CHECKING:
     from policies.api import Phase
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 MAX_INSTANCES = 16
 """Tried where nobody says which."""
+_NO_FIGURES = (None, None, None, 0, None, None, None, None)
 
 
 class Outcome(NamedTuple):
@@ -95,8 +97,12 @@ def try_all(
     outcomes = []
     for place, (question, instance) in enumerate(chosen):
         told = _part(progress, place, len(chosen))
-        run = base if instance == question.chosen else again.run(forcing(question, instance), told)
-        outcomes.append(_outcome(question, instance, base, run))
+        try:
+            run = base if instance == question.chosen else again.run(forcing(question, instance), told)
+        except PolicyError:  # no such instance was there to choose at that moment
+            outcomes.append(Outcome(question.phase, instance, False, "impossible", *_NO_FIGURES))
+        else:
+            outcomes.append(_outcome(question, instance, base, run))
     return Tried(outcomes, left_out)
 
 

@@ -48,17 +48,19 @@ def explain(
                 f"--instances: {folder} is a {saved.host} run; only simulated runs can be forced elsewhere"
             )
         return _story(saved, request, seen_in_recordings(saved, request))
-    asked = questions(saved.log, request, instances)
+    questions(saved.log, request, instances)  # a mistake is told before anything runs
     with tempfile.TemporaryDirectory(prefix="semiflow-") as scratch:
         try:
             again = Again(saved, Path(scratch))
+            seen = seen_again(saved, again, request, _told(report, "simulating again"))
         except _not_again() as error:
             missing = f"what the policies saw is not known: the run cannot be simulated again ({error})"
             return _story(saved, request, Seen(notes=[missing]))
-        seen = seen_again(saved, again, request, _told(report, "simulating again"))
         story = _story(saved, request, seen)
-        if counterfactual:
-            tried = try_all(again, seen.other or saved.log, asked, instances, _told(report, "sending it elsewhere"))
+        base = seen.other or saved.log
+        if counterfactual and request in base.rows["arrive"].ints("request"):
+            asked = questions(base, request, instances)
+            tried = try_all(again, base, asked, instances, _told(report, "sending it elsewhere"))
             story["counterfactual"] = [outcome._asdict() for outcome in tried.outcomes]
             story["counterfactual_left_out"] = tried.left_out
     return story
@@ -86,7 +88,7 @@ def _story(saved: SavedRun, request: int, seen: Seen) -> dict[str, Any]:
     notes = list(seen.notes)
     prompt = prompt_iterations(saved, phases, request, plans)
     if prompt and not plans:
-        notes.append("whose prompts its iterations computed is read from the event log: others may have been skipped")
+        notes.append("no plans are known: what its iterations computed is inferred from the event log")
     return {
         "run": str(saved.folder),
         "host": saved.host,

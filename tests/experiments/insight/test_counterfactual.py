@@ -65,6 +65,12 @@ def test_to_the_first_request_equal_instances_are_equal(simulated: Simulated, tm
     assert len({outcome.ttft_s for outcome in outcomes}) == 1
 
 
+def test_an_instance_that_cannot_be_chosen_has_no_figures(simulated: Simulated, tmp_path: Path) -> None:
+    saved = open_run(simulated("colocated"))
+    (outcome,) = try_all(Again(saved, tmp_path), saved.log, [Question(3, "prefill", None, (99,))]).outcomes
+    assert (outcome.instance, outcome.outcome, outcome.ttft_s) == (99, "impossible", None)
+
+
 def test_a_refused_request_can_be_let_in(simulated: Simulated, tmp_path: Path) -> None:
     strict = {"dispatch": "mooncake:ttft_target_s=0.05"}
     saved = open_run(simulated("colocated", policies=strict))

@@ -82,6 +82,19 @@ def test_the_first_event_that_differs_is_given_with_both_rows(simulated: Simulat
     assert found["first"] != found["second"]
 
 
+@pytest.mark.parametrize("at", [0, 1, 57, -1])
+def test_a_single_changed_row_is_found(simulated: Simulated, tmp_path: Path, at: int) -> None:
+    changed = tmp_path / "changed"
+    shutil.copytree(simulated("colocated"), changed)
+    table = pq.read_table(changed / "events.parquet")
+    rows = table.to_pylist()
+    rows[at]["reason"] = "another one"
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), changed / "events.parquet")
+    found = diff(simulated("colocated"), changed)["first_event"]
+    assert found["row"] == at % len(rows)
+    assert found["second"]["reason"] == "another one"
+
+
 def test_a_shorter_run_ends_where_the_longer_one_goes_on(simulated: Simulated, tmp_path: Path) -> None:
     shorter = tmp_path / "shorter"
     shutil.copytree(simulated("colocated"), shorter)

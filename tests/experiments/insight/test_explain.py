@@ -8,13 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from experiments.cli import run
 from experiments.insight.explain import explain
-from experiments.insight.saved_run import open_run
+from experiments.insight.lanes import Iteration, ran
+from experiments.insight.saved_run import SavedRun, open_run
+from reference_impl.metrics import RunLog
+from reference_impl.metrics.log import Rows
 
 Simulated = Callable[..., Path]
 PREFIX = {"dispatch": "cache_aware", "batch": "chunked_prefill:chunk_tokens=256"}
@@ -86,6 +90,21 @@ def test_recorded_decisions_tell_the_same_story(simulated: Simulated, tmp_path: 
         assert read[part] == heard[part]
     assert json.loads(json.dumps(read["decisions"])) == json.loads(json.dumps(heard["decisions"]))
     assert "counterfactual" not in read
+    if not heard["preemptions"]:
+        own = sum(part["own_tokens"] for part in heard["prompt"])
+        assert own == heard["prompt_tokens"] - heard["cached_tokens"]
+
+
+def test_of_a_run_of_iterations_only_those_under_way_count() -> None:
+    """Four iterations of 1 s from 0 s on, of 10 prompt tokens each."""
+    cells = {"time_s": 4.0, "start_s": 0.0, "first_end_s": 1.0, "step_s": 1.0, "growth_s": 0.0}
+    counts = {"instance": 0, "lane": 0, "tokens": 40, "batch": 2, "iterations": 4, "kv_blocks": 7}
+    columns = {name: np.array([cell]) for name, cell in (cells | counts).items()}
+    log = RunLog({"run": Rows("run", columns)}, {})
+    saved = SavedRun(Path(), {}, {}, {}, log)
+    assert ran(saved, 0, 1.5, 3.0) == [Iteration(0, "mixed", 1.0, 3.0, 2, 20, 2, 7)]
+    assert ran(saved, 0, 3.0, 9.0) == [Iteration(0, "mixed", 3.0, 4.0, 1, 10, 2, 7)]
+    assert ran(saved, 0, 4.0, 9.0) == ran(saved, 1, 0.0, 4.0) == []
 
 
 def test_what_a_live_run_did_not_record_is_said(
