@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from experiments.config_base import ConfigError
 from experiments.insight.again import Again
@@ -20,10 +20,8 @@ if TYPE_CHECKING:
     from reference_impl.recording.hearing import Asked
 
 
-class Report(Protocol):
-    """Shows how far the work is; see ``experiments.cli.progress``."""
-
-    def __call__(self, done: int, total: int, label: str | None = None) -> None: ...
+Report = Callable[[int, int, str], None]
+"""Called now and then with (how much is done, how much in all, what is being done)."""
 
 
 def explain(
