@@ -98,6 +98,7 @@ def _user_errors() -> tuple[type[Exception], ...]:
     from policies.registry import ParameterError, UnknownPolicy
     from reference_impl.engine.api import EngineError
     from reference_impl.latency.errors import ProfileError
+    from reference_impl.metrics.log import EventLogError
     from reference_impl.recording.replay import RecordingError
     from reference_impl.serve.http.settings import SettingsError
     from reference_impl.serve.ray_cluster import LaunchError
@@ -106,7 +107,7 @@ def _user_errors() -> tuple[type[Exception], ...]:
 
     of_policies = (PolicyError, ParameterError, UnknownPolicy)
     live = (EngineError, LaunchError, SettingsError)
-    return (ConfigError, ProfileError, RecordingError, ReplayError, TraceError, *live, *of_policies)
+    return (ConfigError, EventLogError, ProfileError, RecordingError, ReplayError, TraceError, *live, *of_policies)
 
 
 def _os_reason(error: OSError) -> str:

@@ -12,6 +12,7 @@ from experiments.cli import (
     demo,
     fidelity,
     figures,
+    insight,
     judge,
     lists,
     measure,
@@ -53,6 +54,9 @@ app.command("record")(record.record)
 app.command("profile")(fidelity.profile)
 app.command("calibrate")(calibrate.calibrate)
 app.command("fidelity")(fidelity.fidelity)
+app.command("explain")(insight.explain)
+app.command("export")(insight.export)
+app.command("diff")(insight.diff)
 app.command("replay-decisions")(decisions.replay_decisions)
 app.command("demo")(demo.demo)
 app.command("figure")(figures.figure)

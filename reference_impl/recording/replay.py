@@ -121,7 +121,7 @@ def replay(path: Path) -> list[Replayed]:
     """
     current: dict[int, Replayed] = {}
     done: list[Replayed] = []
-    for line, row in _rows(path):
+    for line, row in lines(path):
         try:
             number, kind, *cells = row
             if kind != "policy":
@@ -141,7 +141,7 @@ def _fresh(path: Path, line: int, told: dict[str, Any]) -> Replayed:
     return Replayed(told["kind"], told["spec"], told["seed"], policy)
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Row]]:
+def lines(path: Path) -> Iterator[tuple[int, Row]]:
     """Number and content of every line that is whole."""
     with path.open(encoding="utf-8") as file:
         torn: int | None = None

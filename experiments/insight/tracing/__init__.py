@@ -1,0 +1,1 @@
+"""Runs in the Trace Event format, for Perfetto and chrome://tracing."""
