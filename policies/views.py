@@ -6,7 +6,7 @@ are read-only protocols that the host's live objects satisfy; the others are imm
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Reversible, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from policies.decisions import Partition, Role
@@ -126,6 +126,10 @@ class SequenceView(Protocol):
     def generated_tokens(self) -> int: ...
 
 
+class Queue(Collection[SequenceView], Reversible[SequenceView], Protocol):
+    """Sequences in order, to be read from either end."""
+
+
 class LaneView(Protocol):
     """One lane of an instance as its next iteration finds it; planned ahead: as far as the one under way is certain."""
 
@@ -136,7 +140,7 @@ class LaneView(Protocol):
     @property
     def instance_id(self) -> int: ...
     @property
-    def waiting(self) -> Collection[SequenceView]:
+    def waiting(self) -> Queue:
         """Not admitted yet, first come first (preempted ones come back at the front)."""
         ...
 

@@ -157,6 +157,10 @@ class Lane:
         """The sequence of that id that holds KV on this lane, if there is one."""
         return self._decodes.get(request_id) or self.prefills.get(request_id) or self.skipped.get(request_id)
 
+    def decodes_now(self, request_id: int) -> bool:
+        """Whether it is one of the decodes that are not paused."""
+        return request_id in self._decodes
+
     def join(self, sequence: Sequence) -> None:
         """Add a prefilled sequence to the decode batch."""
         count = self.steps.count
