@@ -31,6 +31,28 @@ def simulator(
     typer.echo(json.dumps(as_json(figures), indent=2) if json_ else as_text(figures))
 
 
+@bench.command("policies")
+def policies(
+    quick: Annotated[bool, typer.Option("--quick", help="1,000 requests, each case once: for a glance.")] = False,
+    json_: Json = False,
+    base: Annotated[
+        str | None,
+        typer.Option(metavar="REF", help="Instead: the first slice's figures of this version over those of REF."),
+    ] = None,
+    only: Annotated[str, typer.Option(metavar="TEXT", help="Cases whose name contains this.")] = "",
+) -> None:
+    """Requests per CPU second with every dispatch, batch and partition policy (bar: 3,000)."""
+    from experiments.bench import as_json, as_text
+    from experiments.bench.base import run_against
+    from experiments.bench.policies import run_policies
+
+    def report(step: str) -> None:
+        print(f"measuring: {step}", file=sys.stderr)
+
+    figures = run_policies(quick, report, only) if base is None else run_against(base, quick, report)
+    typer.echo(json.dumps(as_json(figures), indent=2) if json_ else as_text(figures))
+
+
 @bench.command("engine")
 def engine(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer requests, one round: for a glance.")] = False,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import NamedTuple
 
 from policies.api import LaneView, SequenceView
@@ -32,6 +33,7 @@ Rank = tuple[float, int]
 """Lowest first; ties go to the lower request id."""
 NextStay = Callable[[LaneView, SequenceView, Stay | None], Stay]
 """Where a decode stays now, from where it stayed before."""
+_ID = attrgetter("request_id")
 _SPARE = 256
 
 
@@ -52,7 +54,7 @@ class RankedDecodes:
     def read(self, lane: LaneView) -> None:
         """Catch up with the lane. Of the paused only a change is noticed: someone left, or a plan was not applied."""
         paused = lane.paused
-        if len(paused) != len(self._skipped) or {sequence.request_id for sequence in paused} != self._skipped:
+        if len(paused) != len(self._skipped) or self._skipped != set(map(_ID, paused)):
             self._paused = self._ranks(lane, paused)
             self._skipped = frozenset([request_id for _, request_id in self._paused])
         self._running = self._ranks(lane, lane.decodes)
