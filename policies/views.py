@@ -7,7 +7,7 @@ are read-only protocols that the host's live objects satisfy; the others are imm
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Reversible, Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from policies.decisions import Partition, Role
 
@@ -126,8 +126,11 @@ class SequenceView(Protocol):
     def generated_tokens(self) -> int: ...
 
 
-class Queue(Collection[SequenceView], Reversible[SequenceView], Protocol):
-    """Sequences in order, to be read from either end."""
+Item = TypeVar("Item", covariant=True)
+
+
+class Queue(Collection[Item], Reversible[Item], Protocol[Item]):
+    """In order, to be read from either end."""
 
 
 class LaneView(Protocol):
@@ -140,7 +143,7 @@ class LaneView(Protocol):
     @property
     def instance_id(self) -> int: ...
     @property
-    def waiting(self) -> Queue:
+    def waiting(self) -> Queue[SequenceView]:
         """Not admitted yet, first come first (preempted ones come back at the front)."""
         ...
 

@@ -23,7 +23,7 @@ from experiments.config_base import ConfigError
 
 FLOOR = 0.9
 """Not worse by more than 10 %."""
-_HERE = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parents[2]
 _LEAST_LOADED = "least_loaded:metric=tokens"
 _CASES = {
     "prefill_first, 8 instances": ("8", _LEAST_LOADED, "prefill_first", "conversations"),
@@ -51,10 +51,10 @@ def run_against(ref: str, quick: bool, report: Report = lambda _: None) -> list[
     with checkout(ref) as base:
         for name, case in _CASES.items():
             report(f"{name}: {ref} and this version in turns")
-            run = partial(_run_loops, words=(*case, str(requests)))
+            run = partial(run_loops, words=(*case, str(requests)))
             figures.append(_figure(name, ref, [_pair(base, run, number) for number in range(rounds)]))
         report(f"start-up: {ref} and this version in turns")
-        pairs = [_pair(base, _start_loops, number) for number in range(rounds)]
+        pairs = [_pair(base, start_loops, number) for number in range(rounds)]
         figures.append(_figure("`semiflow simulate`, 10 requests", ref, pairs))
     return figures
 
@@ -73,23 +73,23 @@ def checkout(ref: str) -> Iterator[Path]:
 
 def _git(*words: str) -> None:
     try:
-        answer = subprocess.run(("git", "-C", str(_HERE), *words), capture_output=True, text=True, check=False)
+        answer = subprocess.run(("git", "-C", str(HERE), *words), capture_output=True, text=True, check=False)
     except OSError as error:
         raise ConfigError(f"cannot run git: {error}") from error
     if answer.returncode:
         told = (answer.stderr.strip() or "no message").splitlines()[-1]
-        raise ConfigError(f"git {words[0]} failed in {_HERE}: {told}; --base needs a commit of a semiflow checkout")
+        raise ConfigError(f"git {words[0]} failed in {HERE}: {told}; --base needs a commit of a semiflow checkout")
 
 
 def _pair(base: Path, measured: Callable[[Path], float], number: int) -> Pair:
     """Which of the two goes first changes from round to round."""
     if number % 2:
-        head = measured(_HERE)
+        head = measured(HERE)
         return Pair(measured(base), head)
-    return Pair(measured(base), measured(_HERE))
+    return Pair(measured(base), measured(HERE))
 
 
-def _run_loops(root: Path, words: tuple[str, ...]) -> float:
+def run_loops(root: Path, words: tuple[str, ...]) -> float:
     script = Path(__file__).with_name("one_run.py")
     answer = subprocess.run(
         (sys.executable, "-P", str(script), *words), stdout=subprocess.PIPE, text=True, check=True, env=_on(root)
@@ -98,7 +98,7 @@ def _run_loops(root: Path, words: tuple[str, ...]) -> float:
     return float(cpu_s / reference_s)
 
 
-def _start_loops(root: Path) -> float:
+def start_loops(root: Path) -> float:
     sample = started((sys.executable, "-P", "-c", "from experiments.cli import main; main()", *TEN_REQUESTS), _on(root))
     return sample.cpu_s / sample.reference_s
 

@@ -63,7 +63,7 @@ class Follower:
             self._known[sequence.request_id] = sequence
             self.arrived(sequence)
 
-    def _newcomers(self, waiting: Queue) -> list[SequenceView] | None:
+    def _newcomers(self, waiting: Queue[SequenceView]) -> list[SequenceView] | None:
         """Who joined at the front or at the back; None where something else has happened."""
         known, offered = self._known, self._offered
         front: list[SequenceView] = []

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, ValuesView
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
-from policies.api import BatchPolicy, Estimate, LaneKind, SequenceView
+from policies.api import BatchPolicy, Estimate, LaneKind, Queue, SequenceView
 from reference_impl.core.sequence import Sequence, Steps
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Lane:
         self._decodes: dict[int, Sequence] = {}
         self._waiting: OrderedDict[int, Sequence] = OrderedDict()
         self.instance_id = instance.instance_id
-        self.waiting: ValuesView[Sequence] = self._waiting.values()
+        self.waiting: Queue[Sequence] = self._waiting.values()
         self.prefilling: ValuesView[Sequence] = self.prefills.values()
         self.decodes: ValuesView[Sequence] = self._decodes.values()
         self.paused: ValuesView[Sequence] = self.skipped.values()
