@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from experiments.config_base import ConfigError
-from experiments.vllm_run import EngineSettings, Record, read_requests, read_settings
+from experiments.manifest import environment
+from experiments.validation.simulated import instance_of, simulated
+from experiments.vllm_run import read_requests, read_settings
 
 if TYPE_CHECKING:
     from numpy import float64, int32
     from numpy.typing import NDArray
 
-    from reference_impl.core.spec import ClusterSpec, InstanceSpec
-    from reference_impl.latency import Profiled
-    from workloads.trace import Trace
+    from experiments.validation.over_time import OverTime
 
     Floats = NDArray[float64]
 
@@ -50,16 +48,62 @@ class Latencies:
         return cls(first_token_s - queued_s, tpot_s, last_token_s - queued_s)
 
 
-def validate_vllm_run(folder: str | Path) -> list[Comparison]:
-    """Simulate the run in ``folder`` and compare mean and P90 TTFT, mean TPOT and mean E2E.
+@dataclass(frozen=True)
+class Validated:
+    """A recorded run against its simulation."""
+
+    comparison: list[Comparison]
+    over_time: OverTime | None
+    """None where the folder has no ``timeseries.csv``."""
+
+
+def validate_vllm_run(folder: str | Path) -> Validated:
+    """Simulate the run in ``folder``; compare mean and P90 TTFT, mean TPOT and mean E2E, and its course.
 
     Times count from ``queued_ts``; percentiles are linear. Raises ConfigError for the run's files and ProfileError
     for its hardware profile, naming file, line or key and what is allowed.
     """
+    from experiments.validation.over_time import over_time
+    from reference_impl.metrics import per_request
+
     root = Path(folder)
     settings, record = read_settings(root / "meta.json"), read_requests(root / "requests.jsonl")
     real = Latencies.of(record.queued_s, record.first_token_s, record.last_token_s, record.output_tokens)
-    return compare(real, _simulate(_instance(root, settings), record))
+    instance = instance_of(root, settings)
+    run = simulated(instance, record)
+    table = per_request(run)
+    latencies = Latencies.of(table.arrival_s, table.first_token_s, table.finish_s, record.output_tokens)
+    course = over_time(root, record, instance, run) if (root / "timeseries.csv").exists() else None
+    return Validated(compare(real, latencies), course)
+
+
+def as_json(found: Validated) -> dict[str, Any]:
+    """Ready for ``json.dumps``; ``over_time`` is null where there is no time series."""
+    from experiments.validation.figure import facts
+
+    return {
+        "comparison": found.comparison,
+        "over_time": facts(found.over_time) if found.over_time else None,
+        "environment": environment(),
+    }
+
+
+def as_text(found: Validated) -> str:
+    """Two aligned tables: figures over all requests, then the run's course."""
+    lines = [f"{'figure':<12} {'real':>10} {'simulated':>10} unit  error"]
+    for row in found.comparison:
+        name = f"{row['metric']} {row['statistic']}"
+        figures = f"{row['real']:>10.4g} {row['simulated']:>10.4g} {row['unit']:<4} {row['relative_error']:+.2%}"
+        lines.append(f"{name:<12} {figures}")
+    if found.over_time is not None:
+        lines += ["", f"{'over time':<12} {'real':>10} {'simulated':>10} {'|diff|':>8} {'max':>8} corr.  lag (s)"]
+        for course in found.over_time.agreement:
+            means = f"{course['mean_real']:>10.4g} {course['mean_simulated']:>10.4g}"
+            apart = f"{course['mean_absolute_difference']:>8.3g} {course['largest_difference']:>8.3g}"
+            shape = f"{course['correlation']:.4f} {course['lag_s']:+.2f}"
+            lines.append(f"{course['series']:<12} {means} {apart} {shape}")
+        lines.append(f"Real KV use from {found.over_time.kv_source}; pool: {found.over_time.kv_blocks} blocks.")
+    return "\n".join(lines)
 
 
 def compare(real: Latencies, simulated: Latencies) -> list[Comparison]:
@@ -82,101 +126,4 @@ def _compared(metric: str, statistic: str, unit: str, real: Floats, simulated: F
     error = modelled / measured - 1
     return Comparison(
         metric=metric, statistic=statistic, unit=unit, real=measured, simulated=modelled, relative_error=error
-    )
-
-
-def _simulate(instance: InstanceSpec, record: Record) -> Latencies:
-    from reference_impl.events import EventLog
-    from reference_impl.metrics import per_request, read
-    from reference_impl.simulator import simulate
-
-    with tempfile.TemporaryDirectory() as scratch:
-        events = Path(scratch) / "events.parquet"
-        with EventLog(events, {"schema_version": 1}) as log:
-            summary = simulate(_alone(instance), _trace(record, instance), log)
-        table = per_request(read(events))
-    if summary.finished != len(record.queued_s):
-        raise ConfigError(
-            f"{len(record.queued_s) - summary.finished} of the run's requests are refused in the simulation: they "
-            f"exceed {instance.max_request_tokens} tokens, which is what its context and KV pool allow"
-        )
-    return Latencies.of(table.arrival_s, table.first_token_s, table.finish_s, record.output_tokens)
-
-
-def _alone(instance: InstanceSpec) -> ClusterSpec:
-    """A deployment of this one instance."""
-    from policies.registry import PolicySpec
-    from reference_impl.core.spec import ClusterSpec, Link
-
-    return ClusterSpec(
-        instances=(instance,),
-        dispatch=PolicySpec.parse("round_robin", kind="dispatch").build(0),
-        scaling=PolicySpec.parse("fixed", kind="scaling").build(0),
-        link=Link(1e12),
-    )
-
-
-def _trace(record: Record, instance: InstanceSpec) -> Trace:
-    """The run's requests.
-
-    Under prefix caching every whole prompt block has an id of its own: a preempted request may find its prompt again,
-    as in vLLM. No two requests share a block, since the record does not hold their tokens.
-    """
-    from workloads.trace import Trace
-
-    ids: list[tuple[int, ...]] = []
-    first = 0
-    for tokens in record.prompt_tokens.tolist():
-        last = first + tokens // instance.block_tokens
-        ids.append(tuple(range(first, last)))
-        first = last
-    return Trace(
-        name="vllm-run",
-        arrival_s=record.queued_s,
-        prompt_tokens=record.prompt_tokens,
-        output_tokens=record.output_tokens,
-        prefix_ids=tuple(ids) if instance.prefix_caching else None,
-        prefix_block_tokens=instance.block_tokens if instance.prefix_caching else None,
-    )
-
-
-def _instance(root: Path, settings: EngineSettings) -> InstanceSpec:
-    """One colocated instance with the run's engine settings and its profile as the cost model."""
-    from policies.registry import PolicySpec
-    from reference_impl.core.spec import InstanceSpec
-    from reference_impl.latency import ContentionModel, Profiled, read_profile
-
-    tp = settings.tensor_parallel_size
-    latency = Profiled(read_profile(root, tp), tp)
-    return InstanceSpec(
-        role="colocated",
-        latency=latency,
-        contention=ContentionModel(),
-        kv_blocks=settings.kv_blocks or _computed_kv_blocks(root, settings, latency),
-        kv_bytes_per_token=latency.model.kv_bytes_per_token,
-        max_context_tokens=settings.max_model_len or latency.model.max_context_tokens,
-        batch=PolicySpec.parse("unified_budget", kind="batch"),
-        block_tokens=settings.block_tokens,
-        max_sequences=settings.max_num_seqs,
-        max_batch_tokens=settings.max_num_batched_tokens,
-        prefix_caching=settings.prefix_caching,
-        devices=tp,
-    )
-
-
-def _computed_kv_blocks(root: Path, settings: EngineSettings, latency: Profiled) -> int:
-    """What memory, weights and vLLM's memory fraction leave, where the run did not record it."""
-    from reference_impl.latency import kv_pool_blocks
-
-    if latency.hardware is None:
-        raise ConfigError(
-            f"{root / 'meta.json'} has no kv_cache.num_gpu_blocks, and the profile's hardware "
-            f"{latency.profile.device!r} is unknown; give the number of KV blocks"
-        )
-    return kv_pool_blocks(
-        latency.hardware,
-        latency.model,
-        settings.tensor_parallel_size,
-        block_tokens=settings.block_tokens,
-        memory_fraction=settings.memory_fraction,
     )

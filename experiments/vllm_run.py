@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,8 @@ class Record:
     """``requests.jsonl`` in the order of queueing: arrays of equal length, the first request queued at 0 s."""
 
     queued_s: NDArray[float64]
+    scheduled_s: NDArray[float64]
+    """First admission to the batch; NaN where it was not recorded."""
     first_token_s: NDArray[float64]
     last_token_s: NDArray[float64]
     prompt_tokens: NDArray[int32]
@@ -94,6 +97,7 @@ def read_requests(path: Path) -> Record:
     start_s = columns[0, 0]
     return Record(
         queued_s=columns[:, 0] - start_s,
+        scheduled_s=columns[:, 5] - start_s,
         first_token_s=columns[:, 1] - start_s,
         last_token_s=columns[:, 2] - start_s,
         prompt_tokens=columns[:, 3].astype(np.int32),
@@ -110,7 +114,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
 
 
 def _request(path: Path, number: int, line: str) -> tuple[float, ...]:
-    """Times and lengths of one line, in the order of ``_TIMES`` and ``_LENGTHS``."""
+    """Times and lengths of one line, in the order of ``_TIMES`` and ``_LENGTHS``, then the time of admission."""
     try:
         data: Any = json.loads(line)
     except ValueError as error:
@@ -126,7 +130,18 @@ def _request(path: Path, number: int, line: str) -> tuple[float, ...]:
     times = [float(data[key]) for key in _TIMES]
     if times != sorted(times):
         raise ConfigError(f"{path}, line {number}: {', '.join(_TIMES)} are {times}; they must not decrease")
-    return (*times, *(float(data[key]) for key in _LENGTHS))
+    return (*times, *(float(data[key]) for key in _LENGTHS), _admission(path, number, data.get("scheduled_ts"), times))
+
+
+def _admission(path: Path, number: int, value: Any, times: list[float]) -> float:
+    """Of a recording without it: NaN."""
+    if value is None:
+        return nan
+    if isinstance(value, bool) or not isinstance(value, int | float) or not times[0] <= value <= times[1]:
+        raise ConfigError(
+            f"{path}, line {number}: scheduled_ts is {value!r}; it must be a number from queued_ts to first_token_ts"
+        )
+    return float(value)
 
 
 def _mapping(path: Path) -> Mapping[str, Any]:

@@ -36,6 +36,7 @@ from policies.views import LaneView as LaneView
 from policies.views import PartitionView as PartitionView
 from policies.views import Phase as Phase
 from policies.views import PolicyEvent as PolicyEvent
+from policies.views import Queue as Queue
 from policies.views import RequestView as RequestView
 from policies.views import SequenceView as SequenceView
 

@@ -6,8 +6,8 @@ are read-only protocols that the host's live objects satisfy; the others are imm
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Collection, Mapping, Reversible, Sequence
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from policies.decisions import Partition, Role
 
@@ -126,6 +126,13 @@ class SequenceView(Protocol):
     def generated_tokens(self) -> int: ...
 
 
+Item = TypeVar("Item", covariant=True)
+
+
+class Queue(Collection[Item], Reversible[Item], Protocol[Item]):
+    """In order, to be read from either end."""
+
+
 class LaneView(Protocol):
     """One lane of an instance as its next iteration finds it; planned ahead: as far as the one under way is certain."""
 
@@ -136,7 +143,7 @@ class LaneView(Protocol):
     @property
     def instance_id(self) -> int: ...
     @property
-    def waiting(self) -> Collection[SequenceView]:
+    def waiting(self) -> Queue[SequenceView]:
         """Not admitted yet, first come first (preempted ones come back at the front)."""
         ...
 

@@ -15,17 +15,29 @@ from experiments.config_build import build_cluster
 from experiments.run import simulate_to
 
 if TYPE_CHECKING:
+    from policies.api import Role
     from workloads.trace import Trace
 
 
 def colocated(instances: int, dispatch: str, batch: str) -> RunConfig:
     """Llama-2-7B on A100-80G; the workload is handed over in memory."""
+    return on_instances(instances, dispatch, batch)
+
+
+def on_instances(
+    instances: int,
+    dispatch: str,
+    batch: str,
+    *,
+    role: Role = "colocated",
+    partition: str = "none",
+    predictor: str = "none",
+) -> RunConfig:
+    """The same with instances of another role; ``partition`` is that of semi-PD instances."""
     return RunConfig(
         workload=WorkloadConfig(trace="in memory"),
-        fleet=FleetConfig(
-            groups=(GroupConfig(count=instances, role="colocated"),), hardware="a100-80g", model="llama-2-7b"
-        ),
-        policies=PoliciesConfig(dispatch=dispatch, batch=batch),
+        fleet=FleetConfig(groups=(GroupConfig(count=instances, role=role),), hardware="a100-80g", model="llama-2-7b"),
+        policies=PoliciesConfig(dispatch=dispatch, batch=batch, partition=partition, predictor=predictor),
     )
 
 

@@ -7,7 +7,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from experiments.bench.figures import Figure, Sample, median_cpu_s, median_loops
 from experiments.bench.reference import reference_cpu_s
 from experiments.bench.scale import Load
 
-_TEN_REQUESTS = (
+TEN_REQUESTS = (
     *("simulate", "--trace", "bundled:sharegpt-like", "--instances", "8", "--max-requests", "10", "--rate", "8"),
     *("--slo", "ttft=1.0,tpot=0.1", "--json"),
 )
@@ -33,7 +33,7 @@ class Child(NamedTuple):
 
 def startup(runs: int) -> list[Figure]:
     """`semiflow simulate` with 10 requests, whole process; and the imports of the simulator alone."""
-    whole = [_child((sys.executable, "-c", _ENTRY, *_TEN_REQUESTS)) for _ in range(runs)]
+    whole = [_child((sys.executable, "-c", _ENTRY, *TEN_REQUESTS)) for _ in range(runs)]
     imports = [_child((sys.executable, "-c", _IMPORTS)) for _ in range(runs)]
     wall = f"wall clock {median(child.wall_s for child in whole):.2f} s"
     return [
@@ -64,11 +64,16 @@ def _process_figure(
     return Figure(name, cpu_s, "CPU s", "lower", loops, len(samples), floor=floor, aim=aim, note=note)
 
 
-def _child(command: Sequence[str]) -> Child:
+def started(command: Sequence[str], environment: Mapping[str, str]) -> Sample:
+    """CPU seconds of a process with this environment."""
+    return _child(command, environment).sample
+
+
+def _child(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Child:
     reference_s = reference_cpu_s()
-    before, started = _children_cpu_s(), time.perf_counter()
-    answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    wall_s = time.perf_counter() - started
+    before, begun = _children_cpu_s(), time.perf_counter()
+    answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    wall_s = time.perf_counter() - begun
     return Child(Sample(_children_cpu_s() - before, reference_s), wall_s, answer.stdout)
 
 

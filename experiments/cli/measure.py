@@ -31,6 +31,28 @@ def simulator(
     typer.echo(json.dumps(as_json(figures), indent=2) if json_ else as_text(figures))
 
 
+@bench.command("policies")
+def policies(
+    quick: Annotated[bool, typer.Option("--quick", help="1,000 requests, each case once: for a glance.")] = False,
+    json_: Json = False,
+    base: Annotated[
+        str | None,
+        typer.Option(metavar="REF", help="Instead: the first slice's figures of this version over those of REF."),
+    ] = None,
+    only: Annotated[str, typer.Option(metavar="TEXT", help="Cases whose name contains this.")] = "",
+) -> None:
+    """Requests per CPU second with every dispatch, batch and partition policy (bar: 3,000)."""
+    from experiments.bench import as_json, as_text
+    from experiments.bench.base import run_against
+    from experiments.bench.policies import run_policies
+
+    def report(step: str) -> None:
+        print(f"measuring: {step}", file=sys.stderr)
+
+    figures = run_policies(quick, report, only) if base is None else run_against(base, quick, report)
+    typer.echo(json.dumps(as_json(figures), indent=2) if json_ else as_text(figures))
+
+
 @bench.command("engine")
 def engine(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer requests, one round: for a glance.")] = False,
@@ -71,23 +93,26 @@ def _validate() -> None:
 def vllm_run(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="requests.jsonl, meta.json, hardware profile.")],
     json_: Json = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw the run's course (.svg, .png, .pdf); its .csv and .json go beside it."),
+    ] = None,
 ) -> None:
     """Simulate a recorded vLLM run from its requests, engine settings and hardware profile, and print the errors.
 
-    Nothing is fitted to the run. Times count from a request's queueing; percentiles are linear.
+    Nothing is fitted to the run. Times count from a request's queueing; percentiles are linear. Where the folder has a
+    timeseries.csv, running and waiting requests and KV use over time are compared too.
     """
-    from experiments.validate import validate_vllm_run
+    from experiments.config_base import ConfigError
+    from experiments.validate import as_json, as_text, validate_vllm_run
+    from experiments.validation.figure import write
 
     found = validate_vllm_run(folder)
-    if json_:
-        typer.echo(json.dumps(found, indent=2))
-        return
-    typer.echo(f"{'figure':<12} {'real':>10} {'simulated':>10} unit  error")
-    for row in found:
-        name = f"{row['metric']} {row['statistic']}"
-        typer.echo(
-            f"{name:<12} {row['real']:>10.4g} {row['simulated']:>10.4g} {row['unit']:<4} {row['relative_error']:+.2%}"
-        )
+    if plot is not None:
+        if found.over_time is None:
+            raise ConfigError(f"nothing to draw: {folder} has no timeseries.csv")
+        write(found.over_time, plot, {"command": " ".join(("semiflow", *sys.argv[1:])), **as_json(found)})
+    typer.echo(json.dumps(as_json(found), indent=2) if json_ else as_text(found))
 
 
 @validate.command("table")
@@ -120,3 +145,28 @@ def table(
             f"{name:<14} {part['rows']:>4} rows  TPOT median {tpot['median']:6.1%} P90 {tpot['p90']:6.1%}  "
             f"TTFT median {ttft['median']:6.1%}"
         )
+
+
+@validate.command("vllm-scheduler")
+def vllm_scheduler(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="requests.jsonl, meta.json, hardware profile.")],
+    python: Annotated[str, typer.Option(metavar="PATH", help="An interpreter that has vLLM (no GPU is needed).")],
+    kv_blocks: Annotated[int | None, typer.Option(min=1, help="KV pool; small enough, it fills and preempts.")] = None,
+    prefix_caching: Annotated[bool | None, typer.Option(help="Default: as the run.")] = None,
+    asynchronous: Annotated[
+        bool, typer.Option("--async", help="vLLM plans one iteration ahead; ours does not.")
+    ] = False,
+    steps: Annotated[Path | None, typer.Option(metavar="FILE", help="Write vLLM's steps as CSV.")] = None,
+    json_: Json = False,
+) -> None:
+    """Our unified_budget beside vLLM's own scheduler, step by step: running, waiting, KV blocks, tokens, preemptions.
+
+    A request arrives before the same iteration in both, so no cost model is part of what is compared.
+    """
+    from experiments.validation.scheduler import lockstep, write_steps
+
+    found = lockstep(folder, python, kv_blocks=kv_blocks, prefix_caching=prefix_caching, asynchronous=asynchronous)
+    if steps is not None:
+        write_steps(found.vllm, steps)
+    facts = found.facts()
+    typer.echo(json.dumps(facts, indent=2) if json_ else "\n".join(f"{key}: {value}" for key, value in facts.items()))

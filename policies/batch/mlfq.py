@@ -27,23 +27,15 @@ Source
 from __future__ import annotations
 
 import random
-from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import inf
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, ClassVar
 
 from policies.api import DECODE_ALL, BatchPlan, LaneView, PolicyKind, Range, SequenceView
 from policies.batch.mixed import mixed
+from policies.batch.ranked_decodes import RankedDecodes, Stay
 from policies.batch.waiting_line import WaitingLine
-
-
-class _Stay(NamedTuple):
-    """A decode's rank while it stays on its level: ``base_s + step_s * generated``, below ``until`` tokens."""
-
-    base_s: float
-    step_s: float
-    until: float
 
 
 @dataclass
@@ -58,11 +50,11 @@ class Mlfq:
     token_budget: Annotated[int | None, Range(1, 131072, log=True)] = None
     rng: random.Random = field(init=False, repr=False)
     _line: WaitingLine = field(init=False, repr=False)
-    _stays: dict[int, _Stay] = field(init=False, repr=False, default_factory=dict)
-    """Of the decodes at the last crowded plan."""
+    _decodes: RankedDecodes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._line = WaitingLine(self.rank_s)
+        self._decodes = RankedDecodes(self._stay)
 
     def plan(self, lane: LaneView) -> BatchPlan:
         running = len(lane.decodes) + len(lane.paused)
@@ -78,39 +70,24 @@ class Mlfq:
 
     def _crowded(self, lane: LaneView, started: int) -> BatchPlan:
         """More requests than places: the highest ranks of all, prefills under way included in any case."""
-        ranks = self._decode_ranks(lane)
+        self._decodes.read(lane)
         room = max(self.batch_sequences - started, 0)
-        plan = self._mixed(lane, min(len(ranks), room), self._before(ranks, room))
+        plan = self._mixed(lane, min(len(self._decodes), room), self._before(room))
         places = max(self.batch_sequences - len(plan.prefills), 0 if plan.prefills else 1)
-        skip = frozenset(request_id for _, request_id in ranks[places:])
-        return plan._replace(skip=skip, holds=False)
+        return plan._replace(skip=self._decodes.beyond(places), holds=False)
 
     def _mixed(self, lane: LaneView, decodes: int, queue: Iterator[SequenceView]) -> BatchPlan:
         budget = lane.max_batch_tokens if self.token_budget is None else min(lane.max_batch_tokens, self.token_budget)
         spare = len(lane.paused)  # a decode that resumes may need a block
         return mixed(lane, budget - decodes, budget, preempt_stuck=True, queue=queue, spare_blocks=spare)
 
-    def _before(self, ranks: list[tuple[float, int]], room: int) -> Iterator[SequenceView]:
+    def _before(self, room: int) -> Iterator[SequenceView]:
         """The waiting requests that are among the ``room`` highest ranks."""
         for place, sequence in enumerate(self._line.walk()):
             rank = (self._line.key_of(sequence.request_id), sequence.request_id)
-            if place + bisect_left(ranks, rank) >= room:
+            if place + self._decodes.before(rank) >= room:
                 return
             yield sequence
-
-    def _decode_ranks(self, lane: LaneView) -> list[tuple[float, int]]:
-        """(rank, request id) of all decodes, highest first."""
-        before, stays, ranks = self._stays, {}, []
-        for sequence in (*lane.decodes, *lane.paused):
-            request_id, generated = sequence.request_id, sequence.generated_tokens
-            stay = before.get(request_id)
-            if stay is None or generated >= stay.until:
-                stay = self._stay(lane, sequence)
-            stays[request_id] = stay
-            ranks.append((stay.base_s + stay.step_s * generated, request_id))
-        self._stays = stays
-        ranks.sort()
-        return ranks
 
     def rank_s(self, lane: LaneView, sequence: SequenceView) -> float:
         """When a request of the highest level that was never served would have come, to rank the same."""
@@ -119,28 +96,28 @@ class Mlfq:
 
     def level(self, lane: LaneView, sequence: SequenceView) -> int:
         """The level of this request, 0 is the highest."""
-        return self._level(lane, sequence)[0]
+        return self._stay(lane, sequence).level
 
-    def _stay(self, lane: LaneView, sequence: SequenceView) -> _Stay:
-        level, until = self._level(lane, sequence)
-        step_s = lane.estimate.decode_s(1, sequence.request.prompt_tokens)
-        served_s = (
-            lane.estimate.prefill_s(sequence.request.prompt_tokens) - step_s if sequence.generated_tokens else 0.0
-        )
-        return _Stay(sequence.request.arrival_s + served_s + level * self.starvation_s, step_s, until)
-
-    def _level(self, lane: LaneView, sequence: SequenceView) -> tuple[int, float]:
-        """The level, and the generated tokens at which the next one begins."""
-        prompt, generated = sequence.request.prompt_tokens, sequence.generated_tokens
-        first_s, step_s = lane.estimate.prefill_s(prompt), lane.estimate.decode_s(1, prompt)
-        quantum_s = self.base_quantum_s or lane.estimate.decode_s(1, 1)
-        level, allowed_s = 0, 0.0
+    def _stay(self, lane: LaneView, sequence: SequenceView, before: Stay | None = None) -> Stay:
+        """The level whose quantum is not used up, and the generated tokens at which the next one begins; ``before``:
+        a level that it has used up."""
+        request, generated = sequence.request, sequence.generated_tokens
+        if before is None:
+            level, allowed_s = 0, 0.0
+            first_s = lane.estimate.prefill_s(request.prompt_tokens)
+            step_s = lane.estimate.decode_s(1, request.prompt_tokens)
+            quantum_s = self.base_quantum_s or lane.estimate.decode_s(1, 1)
+        else:
+            _, step_s, _, level, allowed_s, quantum_s, first_s = before
+            level, quantum_s = level + 1, quantum_s * self.growth
+        until = inf
         while level < self.levels - 1:
             if allowed_s or quantum_s >= first_s:
                 allowed_s += quantum_s
                 until = 1 + (allowed_s - first_s) / step_s
                 if generated < until:
-                    return level, until
-            level += 1
-            quantum_s *= self.growth
-        return level, inf
+                    break
+            level, quantum_s, until = level + 1, quantum_s * self.growth, inf
+        served_s = first_s - step_s if generated else 0.0
+        base_s = request.arrival_s + served_s + level * self.starvation_s
+        return Stay(base_s, step_s, until, level, allowed_s, quantum_s, first_s)

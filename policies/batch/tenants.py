@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from heapq import heapify, heappop, heapreplace
+from operator import attrgetter
 
 from policies.api import BatchPlan, LaneView, SequenceView
 from policies.batch.waiting_line import Follower
+
+_TENANT = attrgetter("request.tenant")
 
 
 @dataclass(slots=True)
@@ -46,11 +50,9 @@ class Accounts:
             self._iterations = lane.decode_iterations
             for tenant, decodes in self._decoding.items():
                 self._account(tenant).output_tokens += iterations * decodes
-        decoding: dict[str, int] = {}
-        for sequence in lane.decodes:
-            tenant = sequence.request.tenant or ""
-            decoding[tenant] = decoding.get(tenant, 0) + 1
-        self._decoding = decoding
+        self._decoding = {}
+        for tenant, decodes in Counter(map(_TENANT, lane.decodes)).items():
+            self._decoding[tenant or ""] = self._decoding.get(tenant or "", 0) + decodes
 
     def charge_prompt(self, tenant: str, prompt_tokens: int) -> None:
         """Charge an admitted prompt and the token that it yields."""
@@ -80,7 +82,10 @@ class Accounts:
         return self._prompt_weight * account.prompt_tokens + self._output_weight * account.output_tokens
 
     def _account(self, tenant: str) -> _Account:
-        return self._accounts.setdefault(tenant, _Account())
+        account = self._accounts.get(tenant)
+        if account is None:
+            account = self._accounts[tenant] = _Account()
+        return account
 
 
 class TenantLines(Follower):

@@ -2,17 +2,16 @@
 
 A lane's queue changes at its ends (arrivals at the back, preempted ones at the front) and by what the policy itself
 admits; anything else (a cancelled request, a policy that was pickled, another lane object) means reading all of it.
-Positions are skipped in C, so a long queue costs next to nothing.
+Both ends are read up to the first request that is known, so a long queue costs nothing.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Collection, Iterator
-from itertools import islice
 from math import inf
 
-from policies.api import LaneView, SequenceView
+from policies.api import LaneView, Queue, SequenceView
 
 Key = Callable[[LaneView, SequenceView], float]
 """Rank of a waiting request, lowest first. May depend on its request, target and generated tokens and on what of the
@@ -64,7 +63,7 @@ class Follower:
             self._known[sequence.request_id] = sequence
             self.arrived(sequence)
 
-    def _newcomers(self, waiting: Collection[SequenceView]) -> list[SequenceView] | None:
+    def _newcomers(self, waiting: Queue[SequenceView]) -> list[SequenceView] | None:
         """Who joined at the front or at the back; None where something else has happened."""
         known, offered = self._known, self._offered
         front: list[SequenceView] = []
@@ -75,11 +74,14 @@ class Follower:
                 break
         else:
             return front if len(front) + len(known) == len(waiting) else None
-        tail = list(islice(waiting, len(front) + len(known) - 1, None))
-        if not tail or known.get(tail[0].request_id) is not tail[0]:
+        back: list[SequenceView] = []
+        for sequence in reversed(waiting):
+            if known.get(sequence.request_id) is sequence:
+                break
+            back.append(sequence)
+        if len(front) + len(known) + len(back) != len(waiting) or any(s.request_id in known for s in back):
             return None
-        back = tail[1:]
-        return None if any(sequence.request_id in known for sequence in back) else front + back
+        return front + back[::-1]
 
     def _read_all(self, lane: LaneView) -> None:
         self._lane = lane

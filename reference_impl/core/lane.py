@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, ValuesView
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
-from policies.api import BatchPolicy, Estimate, LaneKind, SequenceView
+from policies.api import BatchPolicy, Estimate, LaneKind, Queue, SequenceView
 from reference_impl.core.sequence import Sequence, Steps
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Lane:
         self._decodes: dict[int, Sequence] = {}
         self._waiting: OrderedDict[int, Sequence] = OrderedDict()
         self.instance_id = instance.instance_id
-        self.waiting: ValuesView[Sequence] = self._waiting.values()
+        self.waiting: Queue[Sequence] = self._waiting.values()
         self.prefilling: ValuesView[Sequence] = self.prefills.values()
         self.decodes: ValuesView[Sequence] = self._decodes.values()
         self.paused: ValuesView[Sequence] = self.skipped.values()
@@ -156,6 +156,10 @@ class Lane:
     def running(self, request_id: int) -> Sequence | None:
         """The sequence of that id that holds KV on this lane, if there is one."""
         return self._decodes.get(request_id) or self.prefills.get(request_id) or self.skipped.get(request_id)
+
+    def decodes_now(self, request_id: int) -> bool:
+        """Whether it is one of the decodes that are not paused."""
+        return request_id in self._decodes
 
     def join(self, sequence: Sequence) -> None:
         """Add a prefilled sequence to the decode batch."""

@@ -8,7 +8,7 @@ from policies.api import BatchPlan
 from reference_impl.core.ahead import must_wait
 from reference_impl.core.iteration import Foresight, Iteration
 from reference_impl.core.lane import Lane
-from reference_impl.core.plan_check import NO_CHUNKS, Chunks, check_blocks, check_change, check_prefills, refuse
+from reference_impl.core.plan_check import NO_CHUNKS, Change, Chunks, check_blocks, check_change, check_prefills, refuse
 from reference_impl.core.sequence import Sequence
 from reference_impl.latency.api import Work
 
@@ -38,7 +38,7 @@ def apply_plan(
         change = check_change(lane, plan)
         if prefills:
             chunks = check_prefills(lane, plan, change.decodes, len(change.preempt))
-        _change(instance, lane, plan, change.preempt, now_s, ahead_of)
+        _change(instance, lane, change, plan.reason, now_s, ahead_of)
         holds = holds and not preempt
     elif prefills:
         chunks = check_prefills(lane, plan, len(lane.decodes), 0)
@@ -90,17 +90,18 @@ def _reserve(
 
 
 def _change(
-    instance: Instance, lane: Lane, plan: BatchPlan, preempt: list[Sequence], now_s: float, ahead_of: Foresight | None
+    instance: Instance, lane: Lane, change: Change, reason: str | None, now_s: float, ahead_of: Foresight | None
 ) -> None:
     """Preempt what the plan names, take back the paused decodes that it does not skip, pause those that it does."""
-    for sequence in preempt:
-        instance.preempt(sequence, lane, now_s, plan.reason or "named by the batch policy")
-    for sequence in [paused for paused in lane.paused if paused.request_id not in plan.skip]:
+    for sequence in change.preempt:
+        instance.preempt(sequence, lane, now_s, reason or "named by the batch policy")
+    back = lane.skipped.keys() - change.skip
+    for sequence in [paused for paused in lane.paused if paused.request_id in back] if back else ():
         del lane.skipped[sequence.request_id]
         instance.resting_tokens -= sequence.computed_tokens
         lane.join(sequence)
         instance.log_change("resume", sequence, lane, now_s, ahead_of)
-    for request_id in sorted(plan.skip):
+    for request_id in sorted(change.skip.difference(lane.skipped)):
         skipped = lane.running(request_id)
         if skipped is not None and skipped.steps is not None:
             lane.leave(skipped)

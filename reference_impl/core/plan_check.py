@@ -17,6 +17,7 @@ class Change(NamedTuple):
     """What becomes of the running sequences before the iteration."""
 
     preempt: list[Sequence]
+    skip: frozenset[int]
     decodes: int
     """Size of the decode batch afterwards."""
 
@@ -27,7 +28,7 @@ def check_change(lane: Lane, plan: BatchPlan) -> Change:
         refuse(lane, plan, "a text as reason, or none")
     try:
         named = dict.fromkeys(plan.preempt)
-        skip = set(plan.skip)
+        skip = frozenset(plan.skip)
         planned = {request_id for request_id, _ in plan.prefills}
     except (TypeError, ValueError):
         refuse(lane, plan, "collections of request ids as preempt and skip, and of Chunks as prefills")
@@ -37,11 +38,11 @@ def check_change(lane: Lane, plan: BatchPlan) -> Change:
         if sequence is None or request_id in planned:
             refuse(lane, plan, f"preemption of running requests that the plan does not prefill, not of {request_id}")
         preempt.append(sequence)
-    decoding = {sequence.request_id for sequence in (*lane.decodes, *lane.paused)}
-    for request_id in skip:
-        if request_id not in decoding:
+    for request_id in skip.difference(lane.skipped):
+        if not lane.decodes_now(request_id):
             refuse(lane, plan, f"skipping of running decodes, not of {request_id}")
-    return Change(preempt, len(decoding - skip - named.keys()))
+    gone = sum(1 for i in named if i not in skip and (i in lane.skipped or lane.decodes_now(i)))
+    return Change(preempt, skip, len(lane.decodes) + len(lane.skipped) - len(skip) - gone)
 
 
 def check_prefills(lane: Lane, plan: BatchPlan, decodes: int, preempted: int) -> Chunks:

@@ -5,7 +5,7 @@ from reference_impl.metrics.log import EventLogError, RunLog, read
 from reference_impl.metrics.remarks import STILL_GROWING, remarks
 from reference_impl.metrics.requests import RequestTable, per_request
 from reference_impl.metrics.summary import summarise
-from reference_impl.metrics.timeline import Timeline, timeline
+from reference_impl.metrics.timeline import Timeline, sampled, timeline
 from reference_impl.metrics.token_log import TokenLog
 from reference_impl.metrics.tokens import itl, rebuild, token_times
 from reference_impl.metrics.vllm import vllm_bench_json
@@ -23,6 +23,7 @@ __all__ = [
     "read",
     "rebuild",
     "remarks",
+    "sampled",
     "summarise",
     "timeline",
     "token_times",

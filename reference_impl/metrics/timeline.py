@@ -24,7 +24,11 @@ class Timeline(NamedTuple):
 
 def timeline(run: RunLog, points: int = 300) -> Timeline:
     """Sample the run at ``points`` moments from the first arrival to the last outcome."""
-    grid = np.linspace(run.first_arrival_s, run.last_outcome_s, points)
+    return sampled(run, np.linspace(run.first_arrival_s, run.last_outcome_s, points))
+
+
+def sampled(run: RunLog, grid: Floats) -> Timeline:
+    """The run at these moments, seconds on its own clock; what happens in a moment has happened."""
     arrivals = np.sort(run.rows["arrive"].floats("time_s"))
     gone = np.sort(np.concatenate([run.rows[kind].floats("time_s") for kind in ("finish", "reject")]))
     times, running = _running(run)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from policies.api import Estimate, LaneView, RequestView, SequenceView
+from policies.api import Estimate, LaneView, Queue, RequestView, SequenceView
 from reference_impl.recording.answers import Answers, NotedEstimate, Notes, RecordedEstimate
 from reference_impl.recording.rows import LaneTotals, Row, SeenSequence
 
-Groups = Sequence[Collection[SequenceView]]
+Group = Collection[SequenceView]
+Groups = tuple[Queue[SequenceView], Group, Group, Group]
 """Waiting, prefilling, decoding, paused."""
 
 
@@ -59,10 +60,10 @@ class ReplayedLane(_Lane):
     def __init__(
         self, totals: Row, groups: Sequence[Sequence[Row]], requests: Mapping[int, RequestView], notes: Notes
     ) -> None:
-        seen = [
+        waiting, prefilling, decodes, paused = (
             tuple(SeenSequence(requests[request_id], *numbers) for request_id, *numbers in group) for group in groups
-        ]
-        super().__init__(LaneTotals(*totals), seen, NotedEstimate(notes))
+        )
+        super().__init__(LaneTotals(*totals), (waiting, prefilling, decodes, paused), NotedEstimate(notes))
         self._notes = notes
 
     def uncomputed_tokens(self, sequence: SequenceView) -> int:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from experiments.bench import Figure, as_json, as_text, million, scale, workload
+from experiments.bench import Figure, as_json, as_text, base, million, policies, scale, workload
 from experiments.bench.figures import Sample, median_loops
 from experiments.bench.measure import colocated, measure
 from experiments.bench.reference import reference_cpu_s
+from experiments.config_base import ConfigError
+from policies.registry import BUILTIN
 from workloads.catalog import open_trace
 
 
@@ -88,3 +91,40 @@ def test_the_million_reports_its_own_memory(capsys: pytest.CaptureFixture[str]) 
     assert answer["cpu_s"] > 0
     assert answer["peak_rss_bytes"] > 10e6
     assert "Poisson" in answer["note"]
+
+
+def test_every_policy_of_the_three_kinds_is_measured() -> None:
+    found = {case.name.split(",")[0] for case in policies.cases()}
+    for kind in ("dispatch", "batch", "partition"):
+        assert {f"{kind} {name}" for name in BUILTIN[kind]} <= found
+
+
+def test_a_policys_figure_states_the_bar(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SEMIFLOW_TRACES", str(tmp_path))
+    monkeypatch.setenv("SEMIFLOW_CACHE", str(tmp_path))
+    monkeypatch.setattr(policies, "measure", lambda _, trace: Sample(len(trace) / 2500, 0.5))
+    (figure,) = policies.run_policies(quick=True, only="dispatch round_robin")
+    assert (round(figure.value), figure.floor, figure.reached) == (2500, 3000.0, "missed")
+    assert figure.note == "1000 requests of bundled:azure-conv-like (synthetic: azure_2023_conv is not at hand)"
+
+
+def test_another_version_is_measured_in_turns_with_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def loops(root: Path, words: tuple[str, ...] = ()) -> float:
+        asked.append("head" if root == base.HERE else "base")
+        return 2.0 if root == base.HERE else 1.0
+
+    monkeypatch.setattr(base, "run_loops", loops)
+    monkeypatch.setattr(base, "start_loops", loops)
+    monkeypatch.setattr(base, "checkout", lambda _: nullcontext(Path("/base")))
+    figures = base.run_against("v1", quick=False)
+    assert asked[:4] == ["base", "head", "head", "base"]
+    assert [(figure.value, figure.reached) for figure in figures] == [(0.5, "missed")] * 5
+
+
+def test_a_version_that_does_not_exist_is_refused() -> None:
+    if not (base.HERE / ".git").exists():
+        pytest.skip("not a checkout")
+    with pytest.raises(ConfigError, match="--base needs a commit of a semiflow checkout"), base.checkout("no-such-ref"):
+        pass

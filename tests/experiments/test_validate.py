@@ -66,7 +66,7 @@ def small_run(tmp_path: Path) -> Path:
 
 
 def test_the_real_run_is_met_better_than_by_llmservingsim(real_run: Path) -> None:
-    figures = validate_vllm_run(real_run)
+    figures = validate_vllm_run(real_run).comparison
     assert [(row["metric"], row["statistic"]) for row in figures] == list(LLMSERVINGSIM)
     assert [round(row["real"], 2) for row in figures] == [7.10, 16.85, 32.46, 28.20]
     errors = {(row["metric"], row["statistic"]): abs(row["relative_error"]) for row in figures}
@@ -75,14 +75,14 @@ def test_the_real_run_is_met_better_than_by_llmservingsim(real_run: Path) -> Non
 
 def test_the_error_that_the_profile_states_is_the_one_that_is_measured(real_run: Path) -> None:
     stated = Profiled(read_profile(real_run)).provenance
-    for row in validate_vllm_run(real_run):
+    for row in validate_vllm_run(real_run).comparison:
         name = row["metric"].upper()
         name = f"mean {name}" if row["statistic"] == "mean" else f"P90 {name}"
         assert f"{name} {100 * row['relative_error']:+.1f} %" in stated
 
 
 def test_a_run_that_its_profile_explains_has_no_error(small_run: Path) -> None:
-    figures = validate_vllm_run(small_run)
+    figures = validate_vllm_run(small_run).comparison
     assert [row["unit"] for row in figures] == ["s", "s", "ms", "s"]
     for row in figures:
         assert row["simulated"] == pytest.approx(row["real"], rel=1e-9)
@@ -90,9 +90,9 @@ def test_a_run_that_its_profile_explains_has_no_error(small_run: Path) -> None:
 
 
 def test_a_small_kv_pool_makes_requests_wait(copied_run: Path) -> None:
-    ample = {row["metric"]: row["simulated"] for row in validate_vllm_run(copied_run)}
+    ample = {row["metric"]: row["simulated"] for row in validate_vllm_run(copied_run).comparison}
     change_meta(copied_run, kv_cache={"num_gpu_blocks": 3000, "block_size": 16})
-    tight = {row["metric"]: row["simulated"] for row in validate_vllm_run(copied_run)}
+    tight = {row["metric"]: row["simulated"] for row in validate_vllm_run(copied_run).comparison}
     assert tight["ttft"] > 2 * ample["ttft"]
     assert tight["tpot"] < ample["tpot"]
 
@@ -116,7 +116,7 @@ def test_an_unknown_device_needs_recorded_kv_blocks(small_run: Path) -> None:
     with pytest.raises(ConfigError, match=r"no kv_cache.num_gpu_blocks.*'X1' is unknown"):
         validate_vllm_run(small_run)
     change_meta(small_run, kv_cache={"num_gpu_blocks": 100, "block_size": 16})
-    assert len(validate_vllm_run(small_run)) == 4
+    assert len(validate_vllm_run(small_run).comparison) == 4
 
 
 def test_errors_are_signed_fractions_and_percentiles_linear() -> None:

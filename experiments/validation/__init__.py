@@ -1,0 +1,1 @@
+"""What ``semiflow validate`` compares with: recorded vLLM runs and vLLM's own scheduler."""

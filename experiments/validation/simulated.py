@@ -1,0 +1,118 @@
+"""A recorded vLLM run, simulated: one colocated instance with its engine settings, its profile and its requests."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from experiments.config_base import ConfigError
+from experiments.vllm_run import EngineSettings, Record
+
+if TYPE_CHECKING:
+    from reference_impl.core.spec import ClusterSpec, InstanceSpec
+    from reference_impl.latency import Profiled
+    from reference_impl.metrics import RunLog
+    from workloads.trace import Trace
+
+
+def simulated(instance: InstanceSpec, record: Record, *, fast: bool = True) -> RunLog:
+    """The event log of the run's requests on this instance; ``fast=False``: one row for each iteration.
+
+    Raises ConfigError where requests are refused.
+    """
+    from reference_impl.events import EventLog
+    from reference_impl.metrics import read
+    from reference_impl.simulator import simulate
+
+    with tempfile.TemporaryDirectory() as scratch:
+        events = Path(scratch) / "events.parquet"
+        pools = [{"id": 0, "role": instance.role, "kv_blocks": instance.kv_blocks}]
+        with EventLog(events, {"schema_version": 1, "instances": pools}) as log:
+            summary = simulate(_alone(instance), _trace(record, instance), log, fast=fast)
+        run = read(events)
+    if summary.finished != len(record.queued_s):
+        raise ConfigError(
+            f"{len(record.queued_s) - summary.finished} of the run's requests are refused in the simulation: they "
+            f"exceed {instance.max_request_tokens} tokens, which is what its context and KV pool allow"
+        )
+    return run
+
+
+def _alone(instance: InstanceSpec) -> ClusterSpec:
+    """A deployment of this one instance."""
+    from policies.registry import PolicySpec
+    from reference_impl.core.spec import ClusterSpec, Link
+
+    return ClusterSpec(
+        instances=(instance,),
+        dispatch=PolicySpec.parse("round_robin", kind="dispatch").build(0),
+        scaling=PolicySpec.parse("fixed", kind="scaling").build(0),
+        link=Link(1e12),
+    )
+
+
+def _trace(record: Record, instance: InstanceSpec) -> Trace:
+    """The run's requests.
+
+    Under prefix caching every whole prompt block has an id of its own: a preempted request may find its prompt again,
+    as in vLLM. No two requests share a block, since the record does not hold their tokens.
+    """
+    from workloads.trace import Trace
+
+    ids: list[tuple[int, ...]] = []
+    first = 0
+    for tokens in record.prompt_tokens.tolist():
+        last = first + tokens // instance.block_tokens
+        ids.append(tuple(range(first, last)))
+        first = last
+    return Trace(
+        name="vllm-run",
+        arrival_s=record.queued_s,
+        prompt_tokens=record.prompt_tokens,
+        output_tokens=record.output_tokens,
+        prefix_ids=tuple(ids) if instance.prefix_caching else None,
+        prefix_block_tokens=instance.block_tokens if instance.prefix_caching else None,
+    )
+
+
+def instance_of(root: Path, settings: EngineSettings) -> InstanceSpec:
+    """One colocated instance with the run's engine settings and its profile as the cost model."""
+    from policies.registry import PolicySpec
+    from reference_impl.core.spec import InstanceSpec
+    from reference_impl.latency import ContentionModel, Profiled, read_profile
+
+    tp = settings.tensor_parallel_size
+    latency = Profiled(read_profile(root, tp), tp)
+    return InstanceSpec(
+        role="colocated",
+        latency=latency,
+        contention=ContentionModel(),
+        kv_blocks=settings.kv_blocks or _computed_kv_blocks(root, settings, latency),
+        kv_bytes_per_token=latency.model.kv_bytes_per_token,
+        max_context_tokens=settings.max_model_len or latency.model.max_context_tokens,
+        batch=PolicySpec.parse("unified_budget", kind="batch"),
+        block_tokens=settings.block_tokens,
+        max_sequences=settings.max_num_seqs,
+        max_batch_tokens=settings.max_num_batched_tokens,
+        prefix_caching=settings.prefix_caching,
+        devices=tp,
+    )
+
+
+def _computed_kv_blocks(root: Path, settings: EngineSettings, latency: Profiled) -> int:
+    """What memory, weights and vLLM's memory fraction leave, where the run did not record it."""
+    from reference_impl.latency import kv_pool_blocks
+
+    if latency.hardware is None:
+        raise ConfigError(
+            f"{root / 'meta.json'} has no kv_cache.num_gpu_blocks, and the profile's hardware "
+            f"{latency.profile.device!r} is unknown; give the number of KV blocks"
+        )
+    return kv_pool_blocks(
+        latency.hardware,
+        latency.model,
+        settings.tensor_parallel_size,
+        block_tokens=settings.block_tokens,
+        memory_fraction=settings.memory_fraction,
+    )
