@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from experiments.cli.figures import figure_lines
 from experiments.cli.flags import takes_run_config
 from experiments.cli.progress import progress
 from experiments.config import RunConfig
@@ -93,10 +94,5 @@ def _as_json(result: RunResult, out: Path | None) -> dict[str, Any]:
 
 
 def _as_text(result: RunResult, out: Path | None) -> str:
-    width = max(map(len, result.metrics), default=0)
-    lines = [
-        f"{name:<{width}}  {value if isinstance(value, int) else format(value, '.6g')}"
-        for name, value in result.metrics.items()
-    ]
     models = [f"cost model {name}: {provenance}" for name, provenance in result.manifest["cost_models"].items()]
-    return "\n".join([*lines, "", *models, f"run: {out}" if out else "not kept (no --out)"])
+    return "\n".join([*figure_lines(result.metrics), "", *models, f"run: {out}" if out else "not kept (no --out)"])
