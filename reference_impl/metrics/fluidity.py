@@ -46,10 +46,36 @@ def fluidity_index(rebuilt: TokenLog, request: Ints, first_due_s: Floats, token_
     """Of each request: its id, when its first token was due, and D_d. NaN without tokens."""
     counts = rebuilt.counts(int(request.max(initial=-1)) + 1)[request]
     late = np.zeros(len(request), np.int64)
-    for rows in _blocks(counts):
-        late[rows] = _late(rebuilt, request[rows], counts[rows], first_due_s[rows], token_s[rows])
+    for step_s in np.unique(token_s[counts > 0]).tolist():
+        those = np.flatnonzero((counts > 0) & (token_s == step_s))
+        first_s, furthest_s = _behind(rebuilt, request[those], step_s)
+        late[those] = first_s > first_due_s[those] + _ROUNDING_S
+        level_s = np.maximum(first_due_s[those], first_s)
+        later = furthest_s > level_s  # of the others no further token is late
+        for block in _blocks(np.where(later, counts[those], 0)):
+            rows = those[block]
+            late[rows] += _later(rebuilt, request[rows], counts[rows], level_s[block], step_s)
     index: Floats = np.divide(counts - late, counts, out=np.full(len(request), np.nan), where=counts > 0)
     return index
+
+
+def _behind(rebuilt: TokenLog, request: Ints, step_s: float) -> tuple[Floats, Floats]:
+    """T_0 and the greatest T_k - k D_d of each request, without a number for each token."""
+    ids, first_item = np.unique(rebuilt.request, return_index=True)
+    tokens = np.where(rebuilt.is_slice, rebuilt.high - rebuilt.low, rebuilt.size)
+    before = np.cumsum(tokens) - tokens
+    before -= np.repeat(before[first_item], np.diff(np.append(first_item, len(tokens))))
+    first_s, greatest_s = rebuilt.point_s.copy(), rebuilt.point_s - before * step_s
+    inner = np.flatnonzero(rebuilt.is_slice)
+    if len(inner):
+        inner = inner[np.argsort(rebuilt.low[inner], kind="stable")]  # what lies between two slices is read once
+        low, end_s = rebuilt.low[inner], rebuilt.iterations.end_s
+        steady_s = np.append(end_s - np.arange(len(end_s)) * step_s, -np.inf)
+        bounds = np.column_stack([low, rebuilt.high[inner]]).ravel()
+        first_s[inner] = end_s[low]
+        greatest_s[inner] = np.maximum.reduceat(steady_s, bounds)[::2] + (low - before[inner]) * step_s
+    place = np.searchsorted(ids, request)
+    return first_s[first_item][place], np.maximum.reduceat(greatest_s, first_item)[place]
 
 
 def _blocks(counts: Ints) -> Iterator[Ints]:
@@ -62,13 +88,13 @@ def _blocks(counts: Ints) -> Iterator[Ints]:
         order = order[:-size]
 
 
-def _late(rebuilt: TokenLog, request: Ints, counts: Ints, first_due_s: Floats, token_s: Floats) -> Ints:
-    """Late tokens of each request of a block."""
+def _later(rebuilt: TokenLog, request: Ints, counts: Ints, level_s: Floats, step_s: float) -> Ints:
+    """Tokens of each request whose T_k - k D_d exceeds the level and that of all of their predecessors."""
     place = np.arange(int(counts.max()))
     inside = place < counts[:, None]
     behind_s = np.full(inside.shape, -np.inf)
     behind_s[inside] = rebuilt.flat_s(request)
-    behind_s -= place * token_s[:, None]
-    reached_s = np.maximum.accumulate(np.column_stack([first_due_s, behind_s]), axis=1)[:, :-1]
-    late: Ints = (behind_s > reached_s + _ROUNDING_S).sum(axis=1)
-    return late
+    behind_s -= place * step_s
+    reached_s = np.maximum.accumulate(np.column_stack([level_s, behind_s]), axis=1)[:, :-1]
+    later: Ints = (behind_s > reached_s + _ROUNDING_S).sum(axis=1)
+    return later
