@@ -98,7 +98,7 @@ _SINGLES: Mapping[str, str] = {
     " times that time.",
     "cost": "Price of the held device-seconds, by fleet.price_per_device_hour and in its currency; absent without it.",
     "cost_per_million_output_tokens": "Cost over output tokens of finished requests, times 10^6.",
-    "cost_per_good_request": "Cost over requests that met every target.",
+    "cost_per_thousand_good_requests": "Cost over requests that met every target, times 1,000.",
     "warmup_requests": "Requests dropped from the front of every figure that ends in _trimmed: the fleet's"
     " concurrency limit where the log states it, at least 128. A run that is not longer has no figures"
     " that end in _trimmed.",

@@ -36,7 +36,7 @@ def cost(run: RunLog, table: RequestTable, good: Bools | None) -> dict[str, floa
     if output_tokens:
         found["cost_per_million_output_tokens"] = found["cost"] / output_tokens * 1e6
     if good is not None and good.any():
-        found["cost_per_good_request"] = found["cost"] / int(good.sum())
+        found["cost_per_thousand_good_requests"] = found["cost"] / int(good.sum()) * 1e3
     return found
 
 

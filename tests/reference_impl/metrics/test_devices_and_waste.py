@@ -42,9 +42,9 @@ def test_cost_follows_from_the_price_and_is_absent_without_one(make_run: MakeRun
     found = summarise(make_run([*_request(0), *_request(1)], **told), LoggedSlo(5.0, None))
     assert found["cost"] == pytest.approx(2 * 10 * 0.001)
     assert found["cost_per_million_output_tokens"] == pytest.approx(1e4)
-    assert found["cost_per_good_request"] == pytest.approx(0.01)
+    assert found["cost_per_thousand_good_requests"] == pytest.approx(10)
     missed = summarise(make_run(_request(0), **told), LoggedSlo(1.0, None))
-    assert "cost_per_good_request" not in missed
+    assert "cost_per_thousand_good_requests" not in missed
     assert not [key for key in summarise(make_run(_request(0))) if key.startswith("cost")]
 
 
