@@ -18,8 +18,30 @@ from experiments.config_base import ConfigError, NonNegative, Rate, Seed, Strict
 from experiments.config_file import parse
 
 Overrides = dict[str, Any]
-_HIGHER = ("attainment", "goodput", "throughput", "completed", "output_tokens", "total_tokens", "prefix_hit", "fluidity", "jain")
-_LOWER = ("ttft_", "tpot_", "itl_", "e2e_", "rejected", "unfinished", "preemptions", "makespan", "recomputed", "service_gap", "cost")
+_HIGHER = (
+    "attainment",
+    "goodput",
+    "throughput",
+    "completed",
+    "output_tokens",
+    "total_tokens",
+    "prefix_hit",
+    "fluidity",
+    "jain",
+)
+_LOWER = (
+    "ttft_",
+    "tpot_",
+    "itl_",
+    "e2e_",
+    "rejected",
+    "unfinished",
+    "preemptions",
+    "makespan",
+    "recomputed",
+    "service_gap",
+    "cost",
+)
 
 
 def _no_overrides() -> dict[str, Overrides]:

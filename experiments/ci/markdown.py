@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from experiments.compare import Comparison, Judgement, cell_name
 from experiments.report import metric_label
 from experiments.report.labels import number
 from experiments.settled import LEGEND, MARK, any_growing, is_marked
+from experiments.stats import Verdict
 
-_SIGNS = {"better": "✅", "worse": "❌", "no difference": "➖", "inconclusive": "❔"}
+_SIGNS: Mapping[Verdict, str] = {"better": "✅", "worse": "❌", "no difference": "➖", "inconclusive": "❔"}
 
 
 def markdown_text(comparison: Comparison, regressions: Collection[Judgement], *, gated: bool) -> str:
@@ -25,7 +26,9 @@ def markdown_text(comparison: Comparison, regressions: Collection[Judgement], *,
         lines += [*_table(comparison, others), "", "</details>"]
     seeds = f"{len(config.seeds)} seeds, {100 * config.confidence:g} % intervals of paired differences"
     growing = f"; {_cell(LEGEND)}" if any_growing(comparison) else ""
-    return "\n".join([*lines, "", f"{_cell(config.title)} · baseline {_code(config.baseline_name)} · {seeds}{growing}\n"])
+    return "\n".join(
+        [*lines, "", f"{_cell(config.title)} · baseline {_code(config.baseline_name)} · {seeds}{growing}\n"]
+    )
 
 
 def _headline(watched: Sequence[Judgement], regressions: Collection[Judgement], gated: bool) -> str:

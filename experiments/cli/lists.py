@@ -1,4 +1,4 @@
-"""``semiflow policies``: what there is to choose from."""
+"""``semiflow policies`` and ``semiflow metrics``: what there is to choose from, and what is measured."""
 
 from __future__ import annotations
 
@@ -37,6 +37,20 @@ def policies(
     typer.echo(json.dumps(entries, indent=2) if json_ else _as_text(found))
     for entry in broken:
         typer.echo(f"warning: policy {entry.name} of {entry.origin} cannot be used: {entry.error}", err=True)
+
+
+def metrics(
+    text: Annotated[str | None, typer.Argument(metavar="[TEXT]", help="Only figures whose name holds this.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")] = False,
+) -> None:
+    """List the figures of a run: population, window and unit of each."""
+    from reference_impl.metrics import definitions
+
+    found = {key: told for key, told in definitions().items() if text is None or text in key}
+    if not found:
+        raise ConfigError(f"no figure's name holds {text!r}; `semiflow metrics` lists all")
+    lines = [line for key, told in found.items() for line in (key, *_wrapped(f"    {told}", 4))]
+    typer.echo(json.dumps(found, indent=2) if json_ else "\n".join(lines))
 
 
 def _as_text(found: list[PolicyInfo]) -> str:

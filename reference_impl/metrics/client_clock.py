@@ -35,7 +35,8 @@ def on_client_clock(figures: Mapping[str, Value]) -> dict[str, Value]:
 def client_definitions() -> dict[str, str]:
     """Meaning of every key that a replay's figures may have."""
     told = {
-        key: text if key == _client_key(key) else f"{text} On the client's clock." for key, text in definitions().items()
+        key: text if key == _client_key(key) else f"{text} On the client's clock."
+        for key, text in definitions().items()
     }
     return {**on_client_clock(told), **_OF_THE_CLIENT}
 

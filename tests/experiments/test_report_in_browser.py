@@ -20,7 +20,7 @@ from experiments.report.theme import policy_colours
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 POLICIES = {"old": "round_robin", "new & <fast>": "mine:Fast", "third": "least_loaded"}
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--virtual-time-budget=1000")
-LEGEND_ENTRY = re.compile(r'<g id="(?:line2d|LineCollection|text)_\d+">.*?stroke: (#\w{6}).*?<text[^>]*>(.*?)</text>', re.S)
+LEGEND_ENTRY = re.compile(r'<g id="line2d_\d+">.*?stroke: (#\w{6}).*?<text[^>]*>(.*?)</text>', re.DOTALL)
 
 
 def _outcome(case: Case) -> Outcome:
@@ -33,7 +33,7 @@ def _outcome(case: Case) -> Outcome:
 
 def _legends(page: str) -> list[dict[str, str]]:
     """Of each figure: label -> colour."""
-    figures = re.findall(r'<svg class="figure".*?</svg>', page, re.S)
+    figures = re.findall(r'<svg class="figure".*?</svg>', page, re.DOTALL)
     entries = [LEGEND_ENTRY.findall(figure.split('<g id="legend_1">')[1]) for figure in figures]
     return [{html.unescape(label): colour for colour, label in found} for found in entries]
 

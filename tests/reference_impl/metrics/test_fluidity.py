@@ -62,8 +62,8 @@ def test_it_agrees_with_the_published_loop_on_many_requests(make_run: MakeRun) -
     gaps = [[float(rng.exponential(1.0)), *rng.gamma(2.0, 0.05, rng.integers(0, 40)).tolist()] for _ in range(50)]
     run = make_run([event for number, own in enumerate(gaps) for event in _streamed(number, 0.5 * number, own)])
     request = np.arange(len(gaps))[::-1].copy()
-    arrival_s, token_s = 0.5 * request, np.where(request % 2, 0.1, 0.08)
-    found = fluidity_index(rebuild(run), request, arrival_s + 1.0, token_s)
+    due_s, token_s = np.asarray(0.5 * request + 1.0, np.float64), np.where(request % 2, 0.1, 0.08)
+    found = fluidity_index(rebuild(run), request, due_s, token_s)
     expected = [_as_published(gaps[number], 1.0, float(step)) for number, step in zip(request, token_s, strict=True)]
     assert found.tolist() == pytest.approx(expected)
     assert 0.2 < found.mean() < 0.95
@@ -71,7 +71,9 @@ def test_it_agrees_with_the_published_loop_on_many_requests(make_run: MakeRun) -
 
 def test_tokens_of_runs_count_as_those_of_clients(make_run: MakeRun, two_requests: list[Event]) -> None:
     run = make_run(two_requests)
-    gaps = [np.diff(token_times(run, number), prepend=arrival_s).tolist() for number, arrival_s in ((0, 0.0), (1, 1.25))]
+    gaps = [
+        np.diff(token_times(run, number), prepend=arrival_s).tolist() for number, arrival_s in ((0, 0.0), (1, 1.25))
+    ]
     found = summarise(run, LoggedSlo(1.0, 0.4))
     assert found["fluidity_mean"] == np.mean([_as_published(own, 1.0, 0.4) for own in gaps])
     assert found["fluidity_mean"] < 0.8
