@@ -1,8 +1,8 @@
 """Whose request it was, and of which SLO class: the labels of every request in an event log's metadata.
 
-The key ``labels`` holds, for each of :data:`LABELS` that any request has, ``{"names": [...], "codes": TEXT}``. The
-codes are places in ``names``, one for each request number from 0 on: little-endian int32, compressed by zlib, in base64. The
-empty name is none. A log without labels has no such key.
+The key ``labels`` holds, for each of :data:`LABELS` that any request has, ``{"names": [...], "codes": TEXT}``: the
+codes are places in ``names``, one for each request number from 0 on, as little-endian int32, compressed by zlib, in
+base64. The empty name is none. A log without labels has no such key.
 """
 
 from __future__ import annotations
