@@ -142,7 +142,8 @@ class SloConfig(SloTargets):
 
     classes: dict[str, SloTargets] | None = None
     """SLO class -> its targets; what a class does not give is not judged. A request's class is its column
-    ``slo_class`` in the trace, or that of its tenant (``workload.slo_classes``)."""
+    ``slo_class`` in the trace, or that of its tenant (``workload.slo_classes``). Partition policies are told the
+    general targets."""
 
     def logged(self) -> dict[str, Any]:
         """As event logs hold it: without classes where there are none."""

@@ -38,12 +38,8 @@ ALLOWED = {
     ),
     "reference_impl/serve": (
         *("policies", "workloads", "reference_impl.core", "reference_impl.engine", "reference_impl.events"),
-        *(
-            "reference_impl.latency",
-            "reference_impl.recording",
-            "reference_impl.request_labels",
-            "reference_impl.serve",
-        ),
+        *("reference_impl.latency", "reference_impl.recording", "reference_impl.serve"),
+        "reference_impl.request_labels",
     ),
     "reference_impl/serve/http": (
         *("policies.api", "reference_impl.engine.api", "reference_impl.engine.models", "reference_impl.serve.http"),

@@ -8,7 +8,7 @@ from experiments.compare import Comparison
 from experiments.report.axis import Point
 from experiments.report.labels import metric_label, number
 
-_FIGURES = (
+FIGURES = (
     *("goodput_rps", "fluidity_mean", "fluidity_attainment", "jain_service", "service_gap"),
     *("rejected", "rejected_prompt_tokens", "preemptions", "recomputed_tokens", "device_held_s", "device_busy_s"),
     *("cost_per_million_output_tokens", "cost_per_thousand_good_requests"),
@@ -22,7 +22,7 @@ def further_rows(comparison: Comparison, point: Point) -> Iterator[tuple[str, li
 
     known = dict.fromkeys(key for outcome in comparison.outcomes.values() for key in outcome.metrics)
     groups = [key for key in known if (found := group_of(key)) is not None and found[0] in _OF_GROUPS]
-    for key in (*_FIGURES, *groups):
+    for key in (*FIGURES, *groups):
         values = [_mean(comparison, key, variant, point) for variant in comparison.config.variants]
         if any(value is not None for value in values):
             yield metric_label(key), [number(value) for value in values]

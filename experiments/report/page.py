@@ -11,7 +11,7 @@ from experiments.compare import Comparison
 from experiments.config_file import to_yaml
 from experiments.report import facts
 from experiments.report.axis import axis_of, telling_point
-from experiments.report.further import further_rows
+from experiments.report.further import FIGURES, further_rows
 from experiments.report.labels import metric_label
 from experiments.report.template import templates, write_whole
 from experiments.report.theme import Colours, palette
@@ -144,7 +144,9 @@ def _definitions(comparisons: Sequence[Comparison]) -> dict[str, str]:
 
     judged = [metric for comparison in comparisons for metric in comparison.config.metrics]
     shown = [*judged, *(f"{family}_{s}_ms" for family in _FAMILIES for s in ("p50", "p99"))]
-    wanted = dict.fromkeys([*shown, "attainment", "goodput_rps", "offered_rps", "kv_use_mean"])
+    known = {key for comparison in comparisons for outcome in comparison.outcomes.values() for key in outcome.metrics}
+    further = [key for key in FIGURES if key in known]
+    wanted = dict.fromkeys([*shown, "attainment", "goodput_rps", "offered_rps", "kv_use_mean", *further])
     return {key: text for key in wanted if (text := definition(key)) is not None}
 
 

@@ -298,6 +298,20 @@ def test_numbers_are_short_and_without_exponents(value: float | None, signed: bo
     assert number(value, signed=signed) == text
 
 
+def test_figures_of_groups_and_of_cost_are_in_a_table_with_their_definitions() -> None:
+    def figures(case: Case) -> Outcome:
+        more = {"attainment[class=fast <b>]": 0.25, "service_gap": 1234.0 + case.seed}
+        return Outcome({**_outcome(case).metrics, **(more if case.variant == "new" else {})})
+
+    found = render(Part(_comparison(figures, rates=[1])))
+    assert "Further figures: 1 × recorded rate" in found
+    row = re.search(r"<tr><td>SLO attainment, class fast &lt;b&gt;</td>(.*?)</tr>", found, re.DOTALL)
+    assert row is not None
+    assert re.findall(r">([^<>]+)</td>", row[1]) == ["–", "0.250"]
+    assert re.search(r"service gap \(weighted tokens\)</td>.*?>1,235</td>", found)
+    assert "<code>service_gap</code>" in found
+
+
 def test_metrics_are_named_as_people_do() -> None:
     assert metric_label("ttft_p99_ms") == "TTFT p99 (ms)"
     assert metric_label("attainment_trimmed") == "SLO attainment, after warm-up"
