@@ -45,8 +45,8 @@ def test_service_without_competition_is_no_gap(make_run: MakeRun) -> None:
 
 
 def test_what_comes_after_the_last_arrival_does_not_count(make_run: MakeRun) -> None:
-    found = _run(make_run, "abab", [(0, 0.5, 1), (0, 1, 2), (0, 50, 51), (5, 60, 61)])
-    assert found["jain_service"] == 1.0
+    found = _run(make_run, "aaabb", [(0, 0.5, 1), (0, 10, 11), (0, 40, 41), (0, 50, 51), (5, 60, 61)])
+    assert (found["service_gap"], found["jain_service"]) == (0, 0.5)
 
 
 def test_one_tenant_is_compared_with_nobody(make_run: MakeRun) -> None:

@@ -69,14 +69,21 @@ def test_it_agrees_with_the_published_loop_on_many_requests(make_run: MakeRun) -
     assert 0.2 < found.mean() < 0.95
 
 
-def test_tokens_of_runs_count_as_those_of_clients(make_run: MakeRun, two_requests: list[Event]) -> None:
-    run = make_run(two_requests)
-    gaps = [
-        np.diff(token_times(run, number), prepend=arrival_s).tolist() for number, arrival_s in ((0, 0.0), (1, 1.25))
+@pytest.mark.parametrize("step_s", [0.05, 0.1, 0.11, 0.2])
+def test_tokens_of_runs_count_as_those_of_clients(make_run: MakeRun, step_s: float) -> None:
+    """Two requests share one lane's uneven iterations; the second one joins after the eleventh."""
+    ends = np.cumsum(np.random.default_rng(1).gamma(2.0, 0.05, 60)).tolist()
+    runs = [
+        Event(end_s, "run", None, 0, "mixed", 0, 1, start_s, 1, end_s)
+        for start_s, end_s in zip([0.0, *ends], ends, strict=False)
     ]
-    found = summarise(run, LoggedSlo(1.0, 0.4))
-    assert found["fluidity_mean"] == np.mean([_as_published(own, 1.0, 0.4) for own in gaps])
-    assert found["fluidity_mean"] < 0.8
+    first = [Event(0.0, "arrive", 0, tokens=4), Event(0.0, "prefilled", 0, 0, tokens=1)]
+    second = [Event(0.5, "arrive", 1, tokens=4), Event(ends[10], "prefilled", 1, 0, tokens=1)]
+    finish = [Event(ends[40], "finish", 0, 0, tokens=42), Event(ends[59], "finish", 1, 0, tokens=50)]
+    run = make_run([*first, *second, *runs, *finish])
+    gaps = [np.diff(token_times(run, number), prepend=came_s).tolist() for number, came_s in ((0, 0.0), (1, 0.5))]
+    found = summarise(run, LoggedSlo(0.3, step_s))
+    assert found["fluidity_mean"] == pytest.approx(np.mean([_as_published(own, 0.3, step_s) for own in gaps]))
 
 
 def test_it_needs_both_targets(make_run: MakeRun, two_requests: list[Event]) -> None:
