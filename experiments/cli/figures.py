@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from experiments.config import SloConfig
 
 
 def figure_lines(metrics: Mapping[str, float]) -> list[str]:
@@ -15,6 +19,13 @@ def figure_lines(metrics: Mapping[str, float]) -> list[str]:
     for kind in GROUPS:
         lines += _table(kind, {found[1:]: value for key, value in metrics.items() if (found := _in(kind, key))})
     return lines
+
+
+def class_notes(slo: SloConfig | None, metrics: Mapping[str, float]) -> Iterator[str]:
+    """Remarks on SLO classes with targets that no request has."""
+    for name in slo.classes or () if slo is not None else ():
+        if f"arrived[class={name}]" not in metrics:
+            yield f"no request is of SLO class {name!r} (slo.classes): name it as the trace does or workload.slo_classes"
 
 
 def _in(kind: str, key: str) -> tuple[str, str, str] | None:
@@ -30,12 +41,13 @@ def _table(kind: str, cells: Mapping[tuple[str, str], float]) -> Iterator[str]:
     if not cells:
         return
     names, figures = (list(dict.fromkeys(pair[place] for pair in cells)) for place in (0, 1))
-    width = max(len(kind), *map(len, names))
+    shown = {name: " ".join(name.split()) for name in names}
+    width = max(len(kind), *map(len, shown.values()))
     yield ""
     yield "  ".join([f"{kind:<{width}}", *figures])
     for name in names:
         values = [_number(cells[name, figure]) if (name, figure) in cells else "-" for figure in figures]
-        yield "  ".join([f"{name:<{width}}", *(f"{v:>{len(f)}}" for v, f in zip(values, figures, strict=True))])
+        yield "  ".join([f"{shown[name]:<{width}}", *(f"{v:>{len(f)}}" for v, f in zip(values, figures, strict=True))])
 
 
 def _number(value: float) -> str:

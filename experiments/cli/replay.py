@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from experiments.cli import StoppedEarlyError
-from experiments.cli.figures import figure_lines
+from experiments.cli.figures import class_notes, figure_lines
 from experiments.cli.progress import progress
 from experiments.cli.replay_flags import takes_replay_config
 from experiments.cli.simulate import Force, Json, kept_or_scratch
@@ -78,7 +78,7 @@ def _hints(config: ReplayConfig, result: ReplayResult) -> Iterator[str]:
             f"note: {told['token_counts_guessed']} answers did not say how many tokens each chunk holds: one each was "
             "assumed, or an even share of the total"
         )
-    yield from (f"note: {remark}" for remark in remarks(metrics))
+    yield from (f"note: {remark}" for remark in (*remarks(metrics), *class_notes(config.slo, metrics)))
 
 
 def _as_json(result: ReplayResult, out: Path | None) -> dict[str, Any]:

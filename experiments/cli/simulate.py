@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from experiments.cli.figures import figure_lines
+from experiments.cli.figures import class_notes, figure_lines
 from experiments.cli.flags import takes_run_config
 from experiments.cli.progress import progress
 from experiments.config import RunConfig
@@ -52,7 +52,7 @@ def simulate(
     with kept_or_scratch(out) as folder, progress("simulating") as report:
         result = execute(config, folder, report, force=force, decisions=_recorded(record))
     typer.echo(json.dumps(_as_json(result, out), indent=2) if json_ else _as_text(result, out))
-    for line in _hints(result):
+    for line in _hints(config, result):
         typer.echo(line, err=True)
 
 
@@ -73,11 +73,11 @@ def kept_or_scratch(out: Path | None) -> Iterator[Path]:
         yield Path(scratch) / "run"
 
 
-def _hints(result: RunResult) -> Iterator[str]:
+def _hints(config: RunConfig, result: RunResult) -> Iterator[str]:
     """What a user should know before believing the figures."""
     from reference_impl.metrics import remarks
 
-    yield from (f"note: {remark}" for remark in remarks(result.metrics))
+    yield from (f"note: {remark}" for remark in (*remarks(result.metrics), *class_notes(config.slo, result.metrics)))
     manifest = result.manifest
     trace, limit, too_long = manifest["trace"], manifest["max_request_tokens"], manifest["too_long_requests"]
     if int(trace.get("rows_dropped", 0)):
