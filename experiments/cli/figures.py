@@ -25,7 +25,7 @@ def class_notes(slo: SloConfig | None, metrics: Mapping[str, float]) -> Iterator
     """Remarks on SLO classes with targets that no request has."""
     for name in slo.classes or () if slo is not None else ():
         if f"arrived[class={name}]" not in metrics:
-            yield f"no request is of SLO class {name!r} (slo.classes): name it as the trace does or workload.slo_classes"
+            yield f"no request is of SLO class {name!r} (slo.classes): see the trace, or workload.slo_classes"
 
 
 def _in(kind: str, key: str) -> tuple[str, str, str] | None:
