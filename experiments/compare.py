@@ -17,7 +17,7 @@ from experiments.cases.traffic import RateKey
 from experiments.compare_config import CompareConfig, expand
 from experiments.config_base import ConfigError
 from experiments.preflight import check_gate, check_runs
-from experiments.stats import Interval, Verdict, interval, judge
+from experiments.stats import Interval, Verdict, interval, judge, paired_d
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,10 @@ class Judgement:
     baseline_mean: float | None
     difference: Interval | None
     """Of variant - baseline; None where fewer than two seeds have the metric on both sides."""
+    relative_difference: float | None
+    """Mean difference as a share of the baseline's mean over the same seeds; None: there is none, or it is zero."""
+    paired_d: float | None
+    """Mean difference in standard deviations of the differences over seeds, see :func:`experiments.stats.paired_d`."""
     min_effect: float
     """In the metric's unit."""
     verdict: Verdict
@@ -128,7 +132,7 @@ def gate(comparison: Comparison) -> list[Judgement]:
     for judgement in watched:
         if judgement.baseline_mean is None:
             raise ConfigError(
-                f"gate: the baseline {judgement.baseline!r} has no {judgement.metric} ({_cell(judgement)})"
+                f"gate: the baseline {judgement.baseline!r} has no {judgement.metric} ({cell_name(judgement)})"
             )
     return [judgement for judgement in watched if judgement.verdict == "worse" or judgement.difference is None]
 
@@ -139,11 +143,15 @@ def describe(judgement: Judgement) -> str:
     if found is None:
         said = "cannot be judged: fewer than two seeds have it on both sides"
     else:
-        said = f"{found.mean:+.4g} [{found.low:+.4g}, {found.high:+.4g}] over {found.seeds} seeds"
-    return f"{judgement.variant} against {judgement.baseline}, {_cell(judgement)}: {judgement.metric} {said}"
+        relative = judgement.relative_difference
+        share = "" if relative is None else f" ({relative:+.2%})"
+        size = "" if judgement.paired_d is None else f", d {judgement.paired_d:+.2f}"
+        said = f"{found.mean:+.4g}{share} [{found.low:+.4g}, {found.high:+.4g}] over {found.seeds} seeds{size}"
+    return f"{judgement.variant} against {judgement.baseline}, {cell_name(judgement)}: {judgement.metric} {said}"
 
 
-def _cell(judgement: Judgement) -> str:
+def cell_name(judgement: Judgement) -> str:
+    """Workload and rate in words."""
     if judgement.rate is None:
         return judgement.workload
     unit = "requests/s" if judgement.rate_key == "rate_rps" else "x the recorded rate"
@@ -155,7 +163,9 @@ def _judgement(found: Comparison, metric: str, workload: str, rate: float | None
     ours = found.values(metric, variant, workload, rate)
     theirs = found.values(metric, config.baseline_name, workload, rate)
     paired = [seed for seed in config.seeds if seed in ours and seed in theirs]
-    difference = interval([ours[seed] - theirs[seed] for seed in paired], config.confidence)
+    differences = [ours[seed] - theirs[seed] for seed in paired]
+    difference = interval(differences, config.confidence)
+    reference = _mean([theirs[seed] for seed in paired])
     baseline_mean = _mean(list(theirs.values()))
     wanted = config.metrics[metric]
     min_effect = wanted.min_effect * abs(baseline_mean or 0.0) if wanted.relative else wanted.min_effect
@@ -169,6 +179,8 @@ def _judgement(found: Comparison, metric: str, workload: str, rate: float | None
         variant_mean=_mean(list(ours.values())),
         baseline_mean=baseline_mean,
         difference=difference,
+        relative_difference=difference.mean / abs(reference) if difference is not None and reference else None,
+        paired_d=paired_d(differences),
         min_effect=min_effect,
         verdict=judge(difference, min_effect, config.higher_is_better(metric)),
         missing_seeds=tuple(seed for seed in config.seeds if seed not in paired),

@@ -18,8 +18,30 @@ from experiments.config_base import ConfigError, NonNegative, Rate, Seed, Strict
 from experiments.config_file import parse
 
 Overrides = dict[str, Any]
-_HIGHER = ("attainment", "goodput", "throughput", "completed", "output_tokens", "total_tokens", "prefix_hit")
-_LOWER = ("ttft_", "tpot_", "itl_", "e2e_", "rejected", "unfinished", "preemptions", "makespan")
+_HIGHER = (
+    "attainment",
+    "goodput",
+    "throughput",
+    "completed",
+    "output_tokens",
+    "total_tokens",
+    "prefix_hit",
+    "fluidity",
+    "jain",
+)
+_LOWER = (
+    "ttft_",
+    "tpot_",
+    "itl_",
+    "e2e_",
+    "rejected",
+    "unfinished",
+    "preemptions",
+    "makespan",
+    "recomputed",
+    "service_gap",
+    "cost",
+)
 
 
 def _no_overrides() -> dict[str, Overrides]:
@@ -70,8 +92,6 @@ class CompareConfig(StrictModel):
     gate: Annotated[tuple[str, ...] | None, Field(strict=False)] = None
     """Metrics whose regression fails ``--gate``; None: the first metric."""
     sweep: SweepConfig | None = None
-    colour_order: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    """Names that take the report's colours first; equal orders give equal colours on several pages."""
 
     @property
     def baseline_name(self) -> str:
@@ -87,6 +107,20 @@ class CompareConfig(StrictModel):
     def gate_metrics(self) -> tuple[str, ...]:
         """The metrics whose regression fails the gate."""
         return self.gate if self.gate is not None else (self.primary_metric,)
+
+    def policy_of(self, variant: str) -> str:
+        """What a variant is called across comparisons: its policies, where it sets nothing else; else its name."""
+        overrides = self.variants[variant]
+        policies = overrides.get("policies")
+        if set(overrides) != {"policies"} or not isinstance(policies, Mapping) or not policies:
+            return variant
+        return " + ".join(str(text) for text in policies.values())
+
+    def with_min_effect(self, min_effect: float, relative: bool) -> Self:
+        """The same, with another smallest effect of the gate's metrics."""
+        changed = {"min_effect": min_effect, "relative": relative}
+        gated = {name: self.metrics[name].model_copy(update=changed) for name in self.gate_metrics}
+        return self.model_copy(update={"metrics": {**self.metrics, **gated}})
 
     def higher_is_better(self, metric: str) -> bool:
         """Direction of a metric."""

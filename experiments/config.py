@@ -48,6 +48,8 @@ class WorkloadConfig(StrictModel):
     """Divides the arrival times."""
     rate_rps: Rate | None = None
     """Poisson re-timing at this rate, drawn by the seed; lengths and order stay."""
+    slo_classes: dict[str, str] | None = None
+    """Tenant -> the SLO class of its requests, in place of what the trace says."""
     max_total_tokens: Annotated[int, Field(ge=2, le=2**31 - 1)] | None = None
     """Clips prompts; without it a request over the model's context is rejected and counts as a miss."""
 
@@ -110,6 +112,8 @@ class FleetConfig(StrictModel):
     max_sequences: Annotated[int, count_field(1_000_000)] = 256
     max_batch_tokens: Annotated[int, count_field(100_000_000)] = 8192
     prefix_caching: bool = True
+    price_per_device_hour: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] | None = None
+    """What a device costs, in any currency; None: figures of cost are left out. It decides nothing."""
 
     @model_validator(mode="after")
     def _both_phases(self) -> Self:
@@ -155,7 +159,7 @@ class PoliciesConfig(StrictModel):
     predictor: str = "none"
 
 
-class SloConfig(StrictModel):
+class SloTargets(StrictModel):
     """Targets of one request; it attains the SLO if it meets every one that is given."""
 
     ttft_s: PositiveSeconds | None = None
@@ -164,8 +168,21 @@ class SloConfig(StrictModel):
     @model_validator(mode="after")
     def _not_empty(self) -> Self:
         if self.ttft_s is None and self.tpot_s is None:
-            raise ValueError("an SLO needs ttft_s, tpot_s or both; leave slo out for none")
+            raise ValueError("an SLO needs ttft_s, tpot_s or both; leave it out for none")
         return self
+
+
+class SloConfig(SloTargets):
+    """The targets of every request, and of some SLO classes others in their place."""
+
+    classes: dict[str, SloTargets] | None = None
+    """SLO class -> its targets; what a class does not give is not judged. A request's class is its column
+    ``slo_class`` in the trace, or that of its tenant (``workload.slo_classes``). Partition policies are told the
+    general targets."""
+
+    def logged(self) -> dict[str, Any]:
+        """As event logs hold it: without classes where there are none."""
+        return self.model_dump(exclude=None if self.classes else {"classes"})
 
 
 class ContentionConfig(StrictModel):

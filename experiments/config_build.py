@@ -7,12 +7,12 @@ from dataclasses import replace
 from itertools import count, islice, repeat
 from typing import TYPE_CHECKING
 
-from experiments.config import ContentionConfig, FleetConfig, LinkConfig, RunConfig, WorkloadConfig
+from experiments.config import ContentionConfig, FleetConfig, LinkConfig, RunConfig, SloConfig, WorkloadConfig
 from experiments.config_base import ConfigError
 from experiments.config_costs import build_costs
 
 if TYPE_CHECKING:
-    from reference_impl.core.spec import ClusterSpec, InstanceSpec, Link, Pipeline
+    from reference_impl.core.spec import ClusterSpec, InstanceSpec, Link, Pipeline, Slo
     from reference_impl.latency import ModelShape
     from reference_impl.latency.contention import ContentionModel
     from workloads.trace import Trace
@@ -34,6 +34,8 @@ def build_trace(workload: WorkloadConfig, seed: int) -> Trace:
     trace = _open(workload, seed)
     if workload.closed_loop:
         closed_loop.check(trace)
+    if workload.slo_classes:
+        trace = trace.with_slo_classes(workload.slo_classes)
     if workload.window_s is not None:
         window = closed_loop.window if workload.closed_loop else type(trace).window
         trace = window(trace, *workload.window_s)
@@ -130,7 +132,7 @@ def build_cluster(config: RunConfig) -> ClusterSpec:
 def _cluster(config: RunConfig) -> ClusterSpec:
     from policies.registry import PolicySpec
     from reference_impl.core.seeds import executor_seed
-    from reference_impl.core.spec import ClusterSpec, Slo
+    from reference_impl.core.spec import ClusterSpec
 
     policies, host = config.policies, config.host
     dispatch = PolicySpec.parse(policies.dispatch, kind="dispatch")
@@ -141,7 +143,7 @@ def _cluster(config: RunConfig) -> ClusterSpec:
         scaling=PolicySpec.parse(policies.scaling, kind="scaling").build(config.seed),
         predictor=PolicySpec.parse(policies.predictor, kind="prediction").build(config.seed),
         link=_link(config.link),
-        slo=Slo(config.slo.ttft_s, config.slo.tpot_s) if config.slo else None,
+        slo=build_slo(config.slo),
         report_period_s=host.report_period_s,
         report_delay_s=host.report_delay_s,
         partition_switch_s=host.partition_switch_s,
@@ -149,6 +151,16 @@ def _cluster(config: RunConfig) -> ClusterSpec:
         dispatch_delay_s=host.dispatch_delay_s,
         seed=config.seed,
     )
+
+
+def build_slo(given: SloConfig | None) -> Slo | None:
+    """The targets by SLO class."""
+    from reference_impl.core.spec import Slo
+
+    if given is None:
+        return None
+    classes = {name: Slo(own.ttft_s, own.tpot_s) for name, own in (given.classes or {}).items()}
+    return Slo(given.ttft_s, given.tpot_s, classes)
 
 
 def build_contention(given: ContentionConfig) -> ContentionModel:

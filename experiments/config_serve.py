@@ -30,8 +30,8 @@ class HandoverConfig(StrictModel):
 class AuthConfig(StrictModel):
     """Who may ask. Off on a local address unless a keys file is given; on everywhere else.
 
-    An SLO class is a label: policies see it, and it is recorded. The targets that a run is judged by are those of the
-    section ``slo``, for all classes alike.
+    An SLO class is a label: policies see it, and it is recorded. The targets that its requests are judged by are those
+    of the section ``slo``: ``slo.classes``, or the general ones.
     """
 
     keys_file: str | None = None

@@ -58,23 +58,27 @@ def check_out(folder: Path, page: Path) -> None:
 
 
 def _check_metrics(config: CompareConfig, source: str) -> None:
-    from reference_impl.metrics import definitions
+    from reference_impl.metrics import definition, definitions
 
     known = definitions()
     for name in config.metrics:
-        if name not in known:
+        if definition(name) is None:
             close = get_close_matches(name, known, n=3)
             hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
             raise ConfigError(f"{source}: metrics: {name!r} is no figure of a run; {hint}")
 
 
 def _check_targets(config: CompareConfig, run: RunConfig) -> None:
-    """A figure that judges by a target needs the target."""
-    ttft, tpot = (run.slo.ttft_s, run.slo.tpot_s) if run.slo else (None, None)
+    """A figure that judges by a target, or a price, needs it."""
+    given = [] if run.slo is None else [run.slo, *(run.slo.classes or {}).values()]
     for name in config.metrics:
-        if name.startswith(("attainment", "goodput")) and run.slo is None:
+        if name.startswith(("attainment", "goodput", "fluidity")) and run.slo is None:
             raise ConfigError(f"metric {name} needs an SLO, for instance slo: {{ttft_s: 1.0, tpot_s: 0.1}}")
-        if (name.startswith("attainment_ttft") and ttft is None) or (
-            name.startswith("attainment_tpot") and tpot is None
-        ):
-            raise ConfigError(f"metric {name} needs slo.{name.removeprefix('attainment_')}_s")
+        for target in ("ttft_s", "tpot_s"):
+            has = [getattr(slo, target) is not None for slo in given]
+            if name.startswith(f"attainment_{target[:4]}") and not any(has):
+                raise ConfigError(f"metric {name} needs slo.{target}")
+            if name.startswith("fluidity") and not all(has):
+                raise ConfigError(f"metric {name} needs slo.{target}, and of each class too, for its tokens' deadlines")
+        if name.startswith("cost") and run.fleet.price_per_device_hour is None:
+            raise ConfigError(f"metric {name} needs fleet.price_per_device_hour; there is no price by default")

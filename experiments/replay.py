@@ -15,14 +15,13 @@ from experiments.config_file import to_yaml
 from experiments.config_replay import ClientConfig, ReplayConfig, tokenizer_path
 from experiments.manifest import environment
 from experiments.replay_log import prompt_token_errors, vllm_json, write_events, write_requests
-from experiments.run import CONFIG, EVENTS, MANIFEST, METRICS, VLLM_BENCH
+from experiments.run import CONFIG, EVENTS, MANIFEST, METRICS, VLLM_BENCH, whole_counts
 from experiments.run_folder import REQUESTS, new_folder, write_json
 
 if TYPE_CHECKING:
     from workloads.client.replay import Replayed
     from workloads.client.settings import ReplaySettings
 
-_COUNTS = ("arrived", "completed", "rejected", "unfinished", "warmup_requests", "load_growing")
 Progress = Callable[[int, int, str], None]
 """Called now and then with (how much is done, how much in all, what is being done)."""
 
@@ -118,7 +117,7 @@ def _write_files(folder: Path, config: ReplayConfig, replayed: Replayed, detaile
     write_requests(folder / REQUESTS, replayed)
     run = read(folder / EVENTS)
     figures = {**on_client_clock(summarise(run)), **_client_figures(replayed)}
-    metrics = {name: int(value) if name in _COUNTS else value for name, value in figures.items()}
+    metrics = whole_counts(figures)
     write_json(folder / METRICS, metrics)
     write_json(folder / VLLM_BENCH, vllm_json(run, config, replayed, detailed))
     return metrics

@@ -70,6 +70,8 @@ def vllm_json(run: RunLog, config: ReplayConfig, replayed: Replayed, detailed: b
 
 
 def _metadata(config: ReplayConfig, replayed: Replayed) -> dict[str, Any]:
+    from reference_impl.request_labels import packed
+
     trace = replayed.trace
     return {
         "schema_version": 1,
@@ -79,9 +81,10 @@ def _metadata(config: ReplayConfig, replayed: Replayed) -> dict[str, Any]:
         "seed": config.seed,
         "model": replayed.model.name,
         "server": config.client.url,
-        "slo": config.slo.model_dump() if config.slo else None,
+        "slo": config.slo.logged() if config.slo else None,
         "offered_rps": None if config.workload.closed_loop else trace.mean_rate_rps,
         "instances": [],
+        **packed({"tenant": trace.tenant, "slo_class": trace.slo_class}),
     }
 
 

@@ -16,12 +16,15 @@ from experiments.manifest import environment, semiflow_version
 from experiments.run_folder import RUN_FILES, new_folder, write_json
 
 if TYPE_CHECKING:
-    from reference_impl.core.spec import ClusterSpec, Slo
+    from reference_impl.core.spec import ClusterSpec
     from reference_impl.simulator import Summary
     from workloads.trace import Trace
 
 CONFIG, MANIFEST, EVENTS, METRICS, VLLM_BENCH = RUN_FILES
-_COUNTS = ("arrived", "completed", "rejected", "unfinished", "preemptions", "warmup_requests", "load_growing")
+_COUNTS = frozenset(
+    {"arrived", "completed", "rejected", "unfinished", "preemptions", "warmup_requests", "load_growing"}
+    | {"rejected_prompt_tokens", "rejected_output_tokens", "recomputed_tokens"}
+)
 Progress = Callable[[int, int], None]
 """Called now and then with (requests done, requests in all)."""
 
@@ -56,7 +59,7 @@ def execute(
         with recording(cluster, config, folder, decisions) as watched:
             summary = simulate_to(folder / EVENTS, config, watched, trace, progress)
         spent = {"wall_s": time.perf_counter() - started[0], "cpu_s": time.process_time() - started[1]}
-        metrics = write_metrics(folder, cluster.slo)
+        metrics = write_metrics(folder)
         manifest = {
             **environment(),
             "seed": config.seed,
@@ -85,13 +88,15 @@ def simulate_to(
 
 def log_metadata(config: RunConfig, cluster: ClusterSpec, trace: Trace) -> dict[str, Any]:
     """The event log's own account of what it records, so that it can be read without its folder."""
+    from reference_impl.request_labels import packed
+
     return {
         "schema_version": 1,
         "version": semiflow_version(),
         "trace": {"name": trace.name, "requests": len(trace), "metadata": dict(trace.metadata)},
         "seed": config.seed,
         "model": config.fleet.model,
-        "slo": config.slo.model_dump() if config.slo else None,
+        "slo": config.slo.logged() if config.slo else None,
         "offered_rps": None if config.workload.closed_loop else trace.mean_rate_rps,
         "instances": [
             {
@@ -107,18 +112,31 @@ def log_metadata(config: RunConfig, cluster: ClusterSpec, trace: Trace) -> dict[
             for number, instance in enumerate(cluster.instances)
         ],
         "policies": config.policies.model_dump(),
+        **logged_price(config),
+        **packed({"tenant": trace.tenant, "slo_class": trace.slo_class}),
     }
 
 
-def write_metrics(folder: Path, slo: Slo | None) -> Mapping[str, float]:
+def logged_price(config: RunConfig) -> dict[str, float]:
+    """What an event log says of the devices' price, if the configuration does."""
+    price = config.fleet.price_per_device_hour
+    return {} if price is None else {"price_per_device_hour": price}
+
+
+def write_metrics(folder: Path) -> Mapping[str, float]:
     """Every figure of the event log in ``folder``, written beside it."""
     from reference_impl.metrics import read, summarise, vllm_bench_json
 
     run = read(folder / EVENTS)
-    metrics = {name: int(value) if name in _COUNTS else value for name, value in summarise(run, slo).items()}
+    metrics = whole_counts(summarise(run))
     write_json(folder / METRICS, metrics)
     write_json(folder / VLLM_BENCH, vllm_bench_json(run))
     return metrics
+
+
+def whole_counts(figures: Mapping[str, float]) -> dict[str, float]:
+    """Counts as whole numbers, of the run and of its groups."""
+    return {key: int(value) if key.split("[")[0] in _COUNTS else value for key, value in figures.items()}
 
 
 def _too_long(cluster: ClusterSpec, trace: Trace) -> dict[str, int]:

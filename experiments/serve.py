@@ -17,7 +17,7 @@ from experiments.config_base import ConfigError
 from experiments.config_file import to_yaml
 from experiments.config_serve import ServeConfig
 from experiments.manifest import environment, semiflow_version
-from experiments.run import CONFIG, EVENTS, MANIFEST, write_metrics
+from experiments.run import CONFIG, EVENTS, MANIFEST, logged_price, write_metrics
 from experiments.run_folder import REQUESTS, SPOOL, keep_unfinished, new_folder, write_json
 from experiments.serve_build import build_live
 
@@ -149,7 +149,6 @@ def _begin(folder: Path, config: RunConfig, spec: LiveSpec) -> None:
 
 def _collected(folder: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Write event log, requests and metrics; what was recorded is kept even where nothing can be computed of it."""
-    from reference_impl.core.spec import Slo
     from reference_impl.metrics.log import EventLogError
     from reference_impl.serve.collect import collect
 
@@ -157,7 +156,7 @@ def _collected(folder: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = collected._asdict()
     try:
         if collected.requests:
-            write_metrics(folder, Slo(**metadata["slo"]) if metadata["slo"] else None)
+            write_metrics(folder)
     except (EventLogError, ValueError) as error:
         found["metrics_error"] = str(error)
     return found
@@ -172,7 +171,7 @@ def _metadata(config: RunConfig, spec: LiveSpec) -> dict[str, Any]:
         "trace": {"name": "live", "metadata": {}},
         "seed": config.seed,
         "model": config.fleet.model,
-        "slo": config.slo.model_dump() if config.slo else None,
+        "slo": config.slo.logged() if config.slo else None,
         "instances": [
             {
                 "id": number,
@@ -185,4 +184,5 @@ def _metadata(config: RunConfig, spec: LiveSpec) -> dict[str, Any]:
             for number, instance in enumerate(spec.instances)
         ],
         "policies": config.policies.model_dump(),
+        **logged_price(config),
     }

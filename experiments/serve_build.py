@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from experiments.config import RunConfig
 from experiments.config_base import ConfigError
-from experiments.config_build import build_contention
+from experiments.config_build import build_contention, build_slo
 from experiments.config_serve import ServeConfig
 from experiments.hosts import refuse_simulated_only
 from experiments.weights_folder import weights_folder
@@ -40,7 +40,6 @@ def build_live(config: RunConfig, record: Path | None) -> LiveSpec:
     Raises ConfigError, EngineError, SettingsError, UnknownPolicy, ParameterError or ProfileError.
     """
     from policies.registry import PolicySpec
-    from reference_impl.core.spec import Slo
     from reference_impl.engine.model_facts import model_folder, read_facts
     from reference_impl.serve.spec import LiveSpec, Record
 
@@ -68,7 +67,7 @@ def build_live(config: RunConfig, record: Path | None) -> LiveSpec:
         task=_task(config, serve),
         report_period_s=config.host.report_period_s,
         report_delay_s=config.host.report_delay_s,
-        slo=Slo(config.slo.ttft_s, config.slo.tpot_s) if config.slo else None,
+        slo=build_slo(config.slo),
         max_failures=serve.attempts - 1,
         record=Record(record, serve.record.events, serve.record.decisions) if record is not None else None,
         engine=_engine(config, serve),

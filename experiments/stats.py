@@ -82,6 +82,16 @@ def judge(found: Interval | None, min_effect: float, higher_is_better: bool) -> 
     return "inconclusive"
 
 
+def paired_d(values: Sequence[float]) -> float | None:
+    """Standardised effect of paired differences: their mean over their sample standard deviation (Cohen's d_z).
+
+    None for fewer than two seeds, or where all differences are equal.
+    """
+    sample = np.asarray(values, np.float64)
+    spread = float(sample.std(ddof=1)) if len(sample) > 1 else 0.0
+    return float(sample.mean()) / spread if spread > 0 else None
+
+
 def t_quantile(confidence: float, degrees: int) -> float:
     """Half-width in standard errors of a two-sided Student interval: P(abs(T) <= result) = confidence."""
     low, high = 0.0, math.pi / 2

@@ -55,6 +55,9 @@ Where instances fail, their rows may say more than happened, or, when they went 
   client logs that measures a server from outside; a front door may log them before a ``lost`` row. Tokens of one row
   came together: there is one gap between two rows, however many tokens they carry.
 
+The metadata (key ``semiflow`` of the file, JSON) holds what the host says of itself: ``schema_version``, ``slo``,
+``instances``, ``policies``, ... and the requests' tenants and SLO classes (``reference_impl/request_labels.py``).
+
 A row may be logged later than others of its time: within a row group rows are ordered by time and, within one moment,
 by kind (:data:`ROW_FIELDS`), but where several processes log, a row group may hold rows that are older than the row
 group before it. Whoever needs the order sorts (``metrics.read`` does).

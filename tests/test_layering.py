@@ -17,6 +17,7 @@ ALLOWED = {
     "workloads": ("workloads",),
     "reference_impl/events.py": ("reference_impl.event_table",),
     "reference_impl/event_table.py": (),
+    "reference_impl/request_labels.py": (),
     "reference_impl/latency": ("policies.api", "reference_impl.latency"),
     "reference_impl/core": (
         *("policies", "workloads", "reference_impl.core"),
@@ -28,7 +29,7 @@ ALLOWED = {
     ),
     "reference_impl/metrics": (
         *("workloads", "reference_impl.metrics"),
-        *("reference_impl.events", "reference_impl.core.spec"),
+        *("reference_impl.events", "reference_impl.request_labels", "reference_impl.core.spec"),
     ),
     "reference_impl/recording": ("policies", "reference_impl.recording"),
     "reference_impl/engine": (
@@ -38,6 +39,7 @@ ALLOWED = {
     "reference_impl/serve": (
         *("policies", "workloads", "reference_impl.core", "reference_impl.engine", "reference_impl.events"),
         *("reference_impl.latency", "reference_impl.recording", "reference_impl.serve"),
+        "reference_impl.request_labels",
     ),
     "reference_impl/serve/http": (
         *("policies.api", "reference_impl.engine.api", "reference_impl.engine.models", "reference_impl.serve.http"),

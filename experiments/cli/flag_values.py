@@ -9,6 +9,8 @@ from typing import Any, get_args
 from experiments.config_base import ConfigError, RoleName
 from experiments.config_replay import MAX_CORE
 
+_TARGETS = {"ttft": "ttft_s", "tpot": "tpot_s"}
+
 
 def window(text: str) -> tuple[float, float]:
     """``START,END`` in seconds."""
@@ -48,9 +50,16 @@ def cores(text: str) -> tuple[int, ...]:
     return tuple(found)
 
 
-def slo(text: str) -> dict[str, float]:
-    """``ttft=S,tpot=S``, one or both."""
-    return _pairs("--slo", text, {"ttft": "ttft_s", "tpot": "tpot_s"})
+def slo(text: str) -> dict[str, Any]:
+    """``ttft=S,tpot=S``, one or both; then, each after a slash, those of SLO classes: ``/CLASS:ttft=S,tpot=S``."""
+    general, *others = text.split("/")
+    classes = {}
+    for part in others:
+        name, _, targets = part.partition(":")
+        if not name or not targets or name in classes:
+            raise ConfigError(f"--slo: {part!r} is not allowed; write /CLASS:ttft=S,tpot=S, each class once")
+        classes[name] = _pairs("--slo", targets, _TARGETS)
+    return {**_pairs("--slo", general, _TARGETS), **({"classes": classes} if classes else {})}
 
 
 def contention(text: str) -> dict[str, float]:

@@ -29,8 +29,18 @@ def compare(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Variants, workloads, rates, seeds, metrics.")],
     baseline: Annotated[str | None, typer.Option(help="The variant that the others are compared with.")] = None,
     gate: Annotated[bool, typer.Option("--gate", help="Exit with 1 if a variant regresses, for a CI.")] = False,
+    min_effect: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE|PERCENT%", help="Smallest effect that counts, of the gated metrics: 0.02 or 5%."),
+    ] = None,
     json_: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write verdicts and metrics here; - is stdout.")
+    ] = None,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a JUnit XML test report of the gated metrics here.")
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a table for a comment here: verdict first.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Finished cases and report.html; default: CONFIG's name.")
@@ -40,32 +50,42 @@ def compare(
     """Compare policies over workloads, rates and seeds, in pairs of equal seeds; a verdict with its confidence.
 
     DIR keeps every finished case: an interrupted or extended comparison goes on where it was.
+
+    A variant regresses where the interval of its paired difference leaves zero out on the bad side and the mean is at
+    least the metric's smallest effect that counts (min_effect). Exit codes: 0 done, and with --gate no regression;
+    1 the gate failed, and nothing else; 2 a mistake in the configuration; 70 a defect of semiflow.
     """
     from experiments import compare as comparison
     from experiments import settled
+    from experiments.ci import junit_xml, markdown_text
     from experiments.preflight import check_gate, check_out
     from experiments.report import Part, write_report
 
-    wanted = _with_baseline(config, baseline)
+    wanted = _configured(config, baseline, min_effect)
     folder = out if out is not None else Path(config.stem)
     page = folder / "report.html"
     check_out(folder, page)
-    _check_json(json_)
-    if gate:
+    for flag, file in (("--json", json_), ("--junit", junit), ("--markdown", markdown)):
+        _check_file(flag, file)
+    if gate or junit is not None:
         check_gate(wanted)
     with progress("comparing") as report:
         found = comparison.compare(wanted, folder, processes=processes, progress=report, source=str(config))
-    regressions = comparison.gate(found) if gate else []
+    regressions = comparison.gate(found) if gate or junit is not None else []
     write_report(page, Part(found))
     if json_ is not None:
         _write_json(json_, {**found.to_json(), "regressions": [asdict(judgement) for judgement in regressions]})
+    if junit is not None:
+        junit.write_text(junit_xml(found, regressions), encoding="utf-8")
+    if markdown is not None:
+        markdown.write_text(markdown_text(found, regressions, gated=gate), encoding="utf-8")
     for judgement in found.judgements:
         mark = f" {settled.MARK}" if settled.is_marked(found, judgement) else ""
         typer.echo(f"{judgement.verdict:<13} {comparison.describe(judgement)}{mark}", err=_is_stdout(json_))
     if settled.any_growing(found):
         typer.echo(settled.LEGEND, err=_is_stdout(json_))
     typer.echo(f"report: {page}", err=_is_stdout(json_))
-    if regressions:
+    if gate and regressions:
         typer.echo(f"gate: {len(regressions)} regression(s)", err=True)
         raise typer.Exit(GATE_FAILED)
 
@@ -112,26 +132,38 @@ def capacity(
     typer.echo(json.dumps(asdict(found), indent=2) if json_ else _as_text(found))
 
 
-def _with_baseline(path: Path, baseline: str | None) -> CompareConfig:
+def _configured(path: Path, baseline: str | None, min_effect: str | None) -> CompareConfig:
     from experiments.compare_config import CompareConfig
     from experiments.config_file import parse, read_mapping
 
     content = read_mapping(path)
-    return parse(CompareConfig, content if baseline is None else {**content, "baseline": baseline}, source=str(path))
+    config = parse(CompareConfig, content if baseline is None else {**content, "baseline": baseline}, source=str(path))
+    return config if min_effect is None else config.with_min_effect(*_effect(min_effect))
+
+
+def _effect(text: str) -> tuple[float, bool]:
+    """``0.02``, or ``5%``: the size, and whether it is a share of the baseline's mean."""
+    try:
+        size = float(text.removesuffix("%"))
+    except ValueError:
+        size = math.nan
+    if not 0 <= size < math.inf:
+        raise ConfigError(f"--min-effect: {text!r} is not allowed; allowed: 0 or more, in the metric's unit, or as 5%")
+    return (size / 100, True) if text.endswith("%") else (size, False)
 
 
 def _is_stdout(file: Path | None) -> bool:
     return file == Path("-")
 
 
-def _check_json(file: Path | None) -> None:
+def _check_file(flag: str, file: Path | None) -> None:
     """Refuse a file that cannot be written before anything runs."""
-    if file is None or _is_stdout(file):
+    if file is None or (flag == "--json" and _is_stdout(file)):
         return
     if not file.parent.is_dir():
-        raise ConfigError(f"--json: {file.parent}: no such folder")
+        raise ConfigError(f"{flag}: {file.parent}: no such folder")
     if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
-        raise ConfigError(f"--json: {file}: cannot be written; name another file")
+        raise ConfigError(f"{flag}: {file}: cannot be written; name another file")
 
 
 def _write_json(file: Path, content: dict[str, object]) -> None:

@@ -1,4 +1,4 @@
-"""``semiflow policies``, ``hardware`` and ``models``: what there is to choose from."""
+"""``semiflow policies``, ``hardware``, ``models`` and ``metrics``: what there is to choose from and to measure."""
 
 from __future__ import annotations
 
@@ -63,6 +63,20 @@ def models(json_: _Json = False) -> None:
         typer.echo(json.dumps([_model_facts(shape) for shape in found], indent=2))
     else:
         typer.echo("\n".join(line for shape in found for line in _wrapped(_model_text(shape), _INDENT)))
+
+
+def metrics(
+    text: Annotated[str | None, typer.Argument(metavar="[TEXT]", help="Only figures whose name holds this.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")] = False,
+) -> None:
+    """List the figures of a run: population, window and unit of each."""
+    from reference_impl.metrics import definitions
+
+    found = {key: told for key, told in definitions().items() if text is None or text in key}
+    if not found:
+        raise ConfigError(f"no figure's name holds {text!r}; `semiflow metrics` lists all")
+    lines = [line for key, told in found.items() for line in (key, *_wrapped(f"    {told}", 4))]
+    typer.echo(json.dumps(found, indent=2) if json_ else "\n".join(lines))
 
 
 def _device_text(device: Hardware) -> str:

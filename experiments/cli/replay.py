@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from experiments.cli import StoppedEarlyError
+from experiments.cli.figure_lines import class_notes, figure_lines
 from experiments.cli.progress import progress
 from experiments.cli.replay_flags import takes_replay_config
 from experiments.cli.simulate import Force, Json, kept_or_scratch
@@ -77,7 +78,7 @@ def _hints(config: ReplayConfig, result: ReplayResult) -> Iterator[str]:
             f"note: {told['token_counts_guessed']} answers did not say how many tokens each chunk holds: one each was "
             "assumed, or an even share of the total"
         )
-    yield from (f"note: {remark}" for remark in remarks(metrics))
+    yield from (f"note: {remark}" for remark in (*remarks(metrics), *class_notes(config.slo, metrics)))
 
 
 def _as_json(result: ReplayResult, out: Path | None) -> dict[str, Any]:
@@ -85,10 +86,5 @@ def _as_json(result: ReplayResult, out: Path | None) -> dict[str, Any]:
 
 
 def _as_text(result: ReplayResult, out: Path | None) -> str:
-    width = max(map(len, result.metrics), default=0)
-    lines = [
-        f"{name:<{width}}  {value if isinstance(value, int) else format(value, '.6g')}"
-        for name, value in result.metrics.items()
-    ]
     server = f"server {result.manifest['server']}, model {result.manifest['model']}; times on the client's clock"
-    return "\n".join([*lines, "", server, f"run: {out}" if out else "not kept (no --out)"])
+    return "\n".join([*figure_lines(result.metrics), "", server, f"run: {out}" if out else "not kept (no --out)"])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from experiments.cli.figure_lines import class_notes, figure_lines
 from experiments.cli.flags import takes_run_config
 from experiments.cli.progress import progress
 from experiments.config import RunConfig
@@ -51,7 +52,7 @@ def simulate(
     with kept_or_scratch(out) as folder, progress("simulating") as report:
         result = execute(config, folder, report, force=force, decisions=_recorded(record))
     typer.echo(json.dumps(_as_json(result, out), indent=2) if json_ else _as_text(result, out))
-    for line in _hints(result):
+    for line in _hints(config, result):
         typer.echo(line, err=True)
 
 
@@ -72,11 +73,11 @@ def kept_or_scratch(out: Path | None) -> Iterator[Path]:
         yield Path(scratch) / "run"
 
 
-def _hints(result: RunResult) -> Iterator[str]:
+def _hints(config: RunConfig, result: RunResult) -> Iterator[str]:
     """What a user should know before believing the figures."""
     from reference_impl.metrics import remarks
 
-    yield from (f"note: {remark}" for remark in remarks(result.metrics))
+    yield from (f"note: {remark}" for remark in (*remarks(result.metrics), *class_notes(config.slo, result.metrics)))
     manifest = result.manifest
     trace, limit, too_long = manifest["trace"], manifest["max_request_tokens"], manifest["too_long_requests"]
     if int(trace.get("rows_dropped", 0)):
@@ -93,10 +94,5 @@ def _as_json(result: RunResult, out: Path | None) -> dict[str, Any]:
 
 
 def _as_text(result: RunResult, out: Path | None) -> str:
-    width = max(map(len, result.metrics), default=0)
-    lines = [
-        f"{name:<{width}}  {value if isinstance(value, int) else format(value, '.6g')}"
-        for name, value in result.metrics.items()
-    ]
     models = [f"cost model {name}: {provenance}" for name, provenance in result.manifest["cost_models"].items()]
-    return "\n".join([*lines, "", *models, f"run: {out}" if out else "not kept (no --out)"])
+    return "\n".join([*figure_lines(result.metrics), "", *models, f"run: {out}" if out else "not kept (no --out)"])

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.figures.blis_fleet import ITERATION_S, PROMPT_TOKEN_S, fleet, simulated, ttft_p99_ms
-from experiments.figures.study import COLOUR_OF, Band, Progress, Row, Study, column
-from experiments.report.theme import INK, legend, panels
+from experiments.figures.study import Band, Progress, Row, Study, column
+from experiments.report.theme import INK, legend, panels, policy_colours
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -114,10 +114,10 @@ def bands(rows: Sequence[Row]) -> list[Band]:
 
 def draw(rows: Sequence[Row]) -> Figure:
     """The loads of all instances under each policy, for the first seed; how often which ratio, for all seeds."""
-    figure = panels(2, 2, 7.0)
+    figure, colours = panels(2, 2, 7.0), policy_colours(_TITLES)
     seed = rows[0]["seed"]
     for ax, (policy, title) in zip(figure.axes, _TITLES.items(), strict=False):
-        _loads(ax, [row for row in rows if row["policy"] == policy and row["seed"] == seed], COLOUR_OF[policy])
+        _loads(ax, [row for row in rows if row["policy"] == policy and row["seed"] == seed], colours[policy])
         ax.set_title(title, fontsize=8.5)
     top = max(ax.get_ylim()[1] for ax in figure.axes[:3])
     for ax in figure.axes[:3]:
@@ -127,7 +127,7 @@ def draw(rows: Sequence[Row]) -> Figure:
         found = np.sort(ratios(rows, policy))
         style = "--" if policy == PLAIN else "-"  # without a prefix to share, the new rule decides as it does
         shares = np.arange(1, len(found) + 1) / len(found)
-        last.step(found, shares, where="post", color=COLOUR_OF[policy], linestyle=style, label=policy)
+        last.step(found, shares, where="post", color=colours[policy], linestyle=style, label=policy)
     last.set(xlabel="largest load / median load", ylabel="share of the time with at most this", xscale="log")
     last.set_title("How uneven, over the time of all seeds", fontsize=8.5)
     last.set_xticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])

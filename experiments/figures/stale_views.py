@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from experiments.figures.blis_fleet import DECODE_S, ITERATION_S, PROMPT_TOKEN_S, fleet, simulated, ttft_p99_ms
-from experiments.figures.study import COLOUR_OF, Band, Progress, Row, Study, column
-from experiments.report.theme import legend, panels, plain_ticks
+from experiments.figures.study import Band, Progress, Row, Study, column
+from experiments.report.theme import legend, panels, plain_ticks, policy_colours
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,7 +94,7 @@ def draw(rows: Sequence[Row]) -> Figure:
 
 def _line(ax: Axes, rows: Sequence[Row], policy: str) -> None:
     values = np.array([column(rows, "ttft_p99_ms", view_age_ms=age_ms) for age_ms in AGES_MS])
-    colour = COLOUR_OF[policy]
+    colour = policy_colours(POLICIES)[policy]
     ax.plot(AGES_MS, values.mean(axis=1), color=colour, marker="o", label=_NAMES.get(policy, policy))
     ax.fill_between(AGES_MS, values.min(axis=1), values.max(axis=1), color=colour, alpha=0.15, linewidth=0)
 

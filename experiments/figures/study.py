@@ -6,13 +6,11 @@ import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiments.config_base import ConfigError
 from experiments.manifest import environment
-from experiments.report.theme import COLOURS
 from experiments.run_folder import write_json
 
 if TYPE_CHECKING:
@@ -22,12 +20,6 @@ Row = Mapping[str, float | int | str]
 """One line of a figure's data; all lines of a figure have the same columns."""
 Progress = Callable[[int, int], None]
 """Called now and then with (runs done, runs in all)."""
-_POLICIES = (
-    *("least_loaded:metric=requests", "cache_aware", "cache_aware:on_miss=least_loaded", "round_robin"),
-    *("power_of_two", "weighted_scorers:prefix_weight=0,queue_weight=0", "preble_e2", "random"),
-)
-COLOUR_OF: Mapping[str, str] = dict(zip(_POLICIES, cycle(COLOURS), strict=False))
-"""Each policy's colour, the same in every figure."""
 
 
 class Band(NamedTuple):

@@ -134,7 +134,9 @@ def _outcome(question: Question, instance: int, base: RunLog, run: RunLog) -> Ou
     by_request = [table.ttft_s[place] for table, place in zip((before, after), places, strict=True)]
     both = others & ~np.isnan(by_request[0]) & ~np.isnan(by_request[1])
     ttft_s = [column[both] for column in by_request]
-    met_by = None if slo is None else [met(before, slo)[places[0]], met(after, slo)[places[1]]]
+    met_by = (
+        None if slo is None else [met(log, slo).every[place] for log, place in zip((base, run), places, strict=True)]
+    )
     return Outcome(
         question.phase,
         instance,

@@ -45,15 +45,17 @@ def _reasons(saved: SavedRun, request: int) -> list[dict[str, Any]]:
 
 def slo_margin(saved: SavedRun, request: int) -> dict[str, Any] | None:
     """Per target: the figure, whether it is met, and what is left of the target (negative: over)."""
-    from reference_impl.metrics.slo import LoggedSlo, met
+    from reference_impl.metrics.slo import LoggedSlo, met, targets
 
     slo = LoggedSlo.of(saved.log.metadata)
     if slo is None:
         return None
     table, at = saved.table, saved.position(request)
-    found: dict[str, Any] = {"met": bool(met(table, slo)[at])}
-    for name, target_s, value in (("ttft", slo.ttft_s, table.ttft_s[at]), ("tpot", slo.tpot_s, table.tpot_s[at])):
-        if target_s is not None:
+    judged = targets(saved.log, table, slo)
+    found: dict[str, Any] = {"met": bool(met(saved.log, slo).every[at])}
+    for name, of_all, value in (("ttft", judged.ttft_s, table.ttft_s[at]), ("tpot", judged.tpot_s, table.tpot_s[at])):
+        target_s = float(of_all[at])
+        if target_s < np.inf:
             value_s = _number(value)
             left_s = None if value_s is None else target_s - value_s
             found[name] = {"target_s": target_s, "value_s": value_s, "left_s": left_s}

@@ -43,6 +43,9 @@ class VerdictRow:
     baseline_mean: str
     variant_mean: str
     difference: str
+    relative: str
+    """Of the baseline's mean; empty where there is none."""
+    paired_d: str
     interval: str
     low_pct: float
     mean_pct: float
@@ -206,6 +209,8 @@ def _row(comparison: Comparison, judgement: Judgement, colours: Colours) -> Verd
         baseline_mean=number(judgement.baseline_mean),
         variant_mean=number(judgement.variant_mean),
         difference=number(found.mean, signed=True) if found else "–",
+        relative="" if (share := judgement.relative_difference) is None else f"{share:+.1%}".replace("-", "−"),
+        paired_d=number(judgement.paired_d, signed=True),
         interval=f"[{number(low, signed=True)}, {number(high, signed=True)}]" if found else "fewer than two seeds",
         low_pct=50 + 46 * low / reach,
         mean_pct=50 + 46 * mean / reach,

@@ -17,6 +17,12 @@ _LABELS: Mapping[str, str] = {
     "kv_use_peak": "peak KV use",
     "prefix_hit_ratio": "prefix hit ratio",
     "lane_utilisation": "lane utilisation",
+    "fluidity_mean": "fluidity index",
+    "fluidity_attainment": "share of requests with fluidity ≥ 0.9",
+    "jain_service": "Jain index of the tenants' service",
+    "service_gap": "service gap (weighted tokens)",
+    "device_held_s": "device-seconds held",
+    "device_busy_s": "device-seconds busy",
 }
 
 
@@ -24,6 +30,9 @@ def metric_label(metric: str) -> str:
     """``ttft_p99_ms`` as ``TTFT p99 (ms)``."""
     if metric.endswith("_trimmed"):
         return f"{metric_label(metric.removesuffix('_trimmed'))}, after warm-up"
+    if metric.endswith("]") and "[" in metric:
+        figure, _, group = metric.removesuffix("]").partition("[")
+        return f"{metric_label(figure)}, {group.replace('=', ' ', 1)}"
     if metric in _LABELS:
         return _LABELS[metric]
     family, _, statistic = metric.removesuffix("_ms").partition("_")

@@ -11,6 +11,7 @@ from experiments.compare import Comparison
 from experiments.config_file import to_yaml
 from experiments.report import facts
 from experiments.report.axis import axis_of, telling_point
+from experiments.report.further import FIGURES, further_rows
 from experiments.report.labels import metric_label
 from experiments.report.template import templates, write_whole
 from experiments.report.theme import Colours, palette
@@ -107,6 +108,8 @@ def _content(part: Part, colours: Colours) -> dict[str, Any]:
             {"title": figure.title, "caption": figure.caption, "svg": Markup(figure.svg)}
             for figure in _figures(comparison, colours)
         ],
+        "further": list(further_rows(comparison, telling_point(comparison))),
+        "telling": facts.cell_text(comparison, telling_point(comparison)),
         "configuration": to_yaml(config),
         "confidence_pct": f"{100 * config.confidence:g}",
         "cell": lambda judgement: facts.cell_text(comparison, judgement),
@@ -137,13 +140,14 @@ def _scope(comparison: Comparison) -> list[tuple[str, str]]:
 
 
 def _definitions(comparisons: Sequence[Comparison]) -> dict[str, str]:
-    from reference_impl.metrics import definitions
+    from reference_impl.metrics import definition
 
-    known = definitions()
     judged = [metric for comparison in comparisons for metric in comparison.config.metrics]
     shown = [*judged, *(f"{family}_{s}_ms" for family in _FAMILIES for s in ("p50", "p99"))]
-    wanted = dict.fromkeys([*shown, "attainment", "goodput_rps", "offered_rps", "kv_use_mean"])
-    return {key: known[key] for key in wanted if key in known}
+    known = {key for comparison in comparisons for outcome in comparison.outcomes.values() for key in outcome.metrics}
+    further = [key for key in FIGURES if key in known]
+    wanted = dict.fromkeys([*shown, "attainment", "goodput_rps", "offered_rps", "kv_use_mean", *further])
+    return {key: text for key in wanted if (text := definition(key)) is not None}
 
 
 def _figures(comparison: Comparison, colours: Colours) -> list[Figure]:

@@ -1,12 +1,12 @@
-"""How every figure looks: one colour per variant everywhere, text that the page's own font draws."""
+"""How every figure looks: one colour per policy everywhere, text that the page's own font draws."""
 
 from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from html import escape
-from itertools import cycle
 from typing import TYPE_CHECKING
 
 from experiments.compare_config import CompareConfig
@@ -16,8 +16,12 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart with any colour vision, in the order of best contrast on white.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8a6d00", "#7b4fb5", "#555555")
+COLOURS = (
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#222222", "#8700f0", "#692d00"),
+    *("#1e2d96", "#9678ff", "#693c69", "#a5b45a", "#d2003c", "#f09600", "#4b2d78", "#5a6969"),
+)
+"""Told apart with any colour vision: five of Okabe and Ito's, and after them always the one farthest from all before it
+as seen with normal vision, protanopia, deuteranopia and tritanopia, of those that stand out on white."""
 INK, MUTED, GRID = "#1c2430", "#667085", "#e6e9ef"
 GOOD, BAD = "#0a7d4f", "#c0392b"
 WIDTH_INCHES = 11.0
@@ -28,14 +32,52 @@ Colours = Mapping[str, str]
 _NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
 
 
-def palette(*configs: CompareConfig) -> Colours:
-    """Colour of each variant of comparisons that are shown together: a name has one colour in all of them.
+def policy_colours(policies: Iterable[str]) -> Colours:
+    """Colour of each policy (its text, such as ``least_loaded:metric=tokens``) shown on one page, in any order.
 
-    By place in each ``colour_order``, then in the configurations; colours repeat after eight.
+    A built-in policy has the colour of its place in the registry, whatever its parameters; any other text has one by
+    its hash. Where two on the page would have the same, the first in order of (built in, text) has it and the other
+    takes the next that nobody has, so that a policy has the same colour on all pages but those. Colours repeat after
+    sixteen.
     """
-    ordered = dict.fromkeys(name for config in configs for name in config.colour_order)
-    names = dict.fromkeys((*ordered, *(name for config in configs for name in config.variants)))
-    return dict(zip(names, cycle(COLOURS), strict=False))
+    places = {text: _place(text) for text in sorted(set(policies))}
+    order = sorted(places, key=lambda text: (not _is_built_in(text), text))
+    found: dict[str, str] = {}
+    for text in order:
+        if COLOURS[places[text]] not in found.values():
+            found[text] = COLOURS[places[text]]
+    for text in order:
+        place = places[text]
+        free = (colour for colour in COLOURS[place:] + COLOURS[:place] if colour not in found.values())
+        found[text] = found.get(text) or next(free, COLOURS[place])
+    return found
+
+
+def _is_built_in(text: str) -> bool:
+    from policies.registry import BUILTIN
+
+    return any(text.split(":")[0] in table for table in BUILTIN.values())
+
+
+def _place(text: str) -> int:
+    """Of its colour, if it has it to itself."""
+    from policies.registry import BUILTIN
+
+    name = text.split(":")[0]
+    for table in BUILTIN.values():
+        if name in table:
+            return list(table).index(name) % len(COLOURS)
+    return int.from_bytes(sha256(text.encode()).digest()[:8], "big") % len(COLOURS)
+
+
+def palette(*configs: CompareConfig) -> Colours:
+    """Colour of each variant of comparisons that are shown together, see :func:`policy_colours`.
+
+    A name has one colour in all of them: that of the policy that it stands for in the first.
+    """
+    policies = {name: config.policy_of(name) for config in reversed(configs) for name in config.variants}
+    colours = policy_colours(policies.values())
+    return {name: colours[policy] for name, policy in policies.items()}
 
 
 def panels(rows: int, columns: int, height_inches: float, *, sharex: str = "none", sharey: str = "none") -> Figure:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import isfinite
 from typing import Any, Protocol
@@ -29,6 +29,12 @@ class Slo:
 
     ttft_s: float | None = None
     tpot_s: float | None = None
+    classes: Mapping[str, Slo] = field(default_factory=dict)
+    """Those of requests of these SLO classes, in place of the above."""
+
+    def of(self, slo_class: str | None) -> Slo:
+        """The targets of a request of this class."""
+        return self.classes.get(slo_class or "", self)
 
     def __post_init__(self) -> None:
         for name, value in (("ttft_s", self.ttft_s), ("tpot_s", self.tpot_s)):

@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from reference_impl.metrics.definitions import definitions
+from reference_impl.metrics.groups import group_of, joined
 
 Value = TypeVar("Value", float, str)
 _SAME_ON_ANY_CLOCK = frozenset(
     {"arrived", "completed", "rejected", "unfinished", "warmup_requests", "offered_rps", "load_growth", "load_growing"}
+    | {"rejected_prompt_tokens", "rejected_output_tokens"}
 )
 _UNKNOWN_TO_A_CLIENT = frozenset({"preemptions"})
 _SUFFIX = "_client"
@@ -27,17 +29,21 @@ _OF_THE_CLIENT = {
 
 def on_client_clock(figures: Mapping[str, Value]) -> dict[str, Value]:
     """What ``summarise`` made of a client's log, under the keys of figures on a client's clock."""
-    return {
-        key if key in _SAME_ON_ANY_CLOCK else f"{key}{_SUFFIX}": value
-        for key, value in figures.items()
-        if key not in _UNKNOWN_TO_A_CLIENT
-    }
+    return {_client_key(key): value for key, value in figures.items() if key not in _UNKNOWN_TO_A_CLIENT}
 
 
 def client_definitions() -> dict[str, str]:
     """Meaning of every key that a replay's figures may have."""
     told = {
-        key: text if key in _SAME_ON_ANY_CLOCK else f"{text} On the client's clock."
+        key: text if key == _client_key(key) else f"{text} On the client's clock."
         for key, text in definitions().items()
     }
     return {**on_client_clock(told), **_OF_THE_CLIENT}
+
+
+def _client_key(key: str) -> str:
+    parts = group_of(key)
+    if parts is not None:
+        figure, kind, name = parts
+        return joined(_client_key(figure), kind, name)
+    return key if key in _SAME_ON_ANY_CLOCK else f"{key}{_SUFFIX}"

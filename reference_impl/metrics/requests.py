@@ -30,12 +30,18 @@ class RequestTable:
     preemptions: Ints
     finished: Bools
     rejected: Bools
-    admitted: Bools
+    admitted_s: Floats
+    """When an instance first took it into its batch."""
     path_offsets: Ints
     path_instances: Ints
 
     def __len__(self) -> int:
         return len(self.request)
+
+    @cached_property
+    def admitted(self) -> Bools:
+        """Whether an instance took it into its batch."""
+        return ~np.isnan(self.admitted_s)
 
     @cached_property
     def ttft_s(self) -> Floats:
@@ -86,7 +92,7 @@ def per_request(run: RunLog) -> RequestTable:
         preemptions=_count(position, run.rows["preempt"], size),
         finished=finished,
         rejected=(_count(position, run.rows["reject"], size) > 0) & ~finished,
-        admitted=~np.isnan(admitted_s),
+        admitted_s=admitted_s,
         path_offsets=offsets,
         path_instances=instances,
     )

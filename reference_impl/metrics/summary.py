@@ -8,19 +8,24 @@ from collections.abc import Mapping
 import numpy as np
 
 from reference_impl.metrics.definitions import PERCENTILES
+from reference_impl.metrics.devices import cost, device_use
+from reference_impl.metrics.fairness import fairness
+from reference_impl.metrics.fluidity import fluidity
+from reference_impl.metrics.groups import by_group
 from reference_impl.metrics.log import Bools, EventLogError, RunLog
 from reference_impl.metrics.requests import RequestTable, per_request
 from reference_impl.metrics.resources import kv_use, lane_utilisation, prefix_hit_ratio
 from reference_impl.metrics.settling import load_growth
-from reference_impl.metrics.slo import LoggedSlo, SloTargets, met, met_tpot, met_ttft
+from reference_impl.metrics.slo import LoggedSlo, Met, met
 from reference_impl.metrics.statistics import Weighted
 from reference_impl.metrics.token_log import TokenLog
 from reference_impl.metrics.tokens import check, rebuild
+from reference_impl.metrics.waste import recomputed, rejected_work
 
 MIN_WARMUP_REQUESTS = 128
 
 
-def summarise(run: RunLog, slo: SloTargets | None = None, *, warmup_requests: int | None = None) -> dict[str, float]:
+def summarise(run: RunLog, slo: LoggedSlo | None = None, *, warmup_requests: int | None = None) -> dict[str, float]:
     """Every figure that can be computed; latencies in milliseconds, rates per second, shares from 0 to 1.
 
     ``slo=None`` judges by the SLO that the log was recorded under. ``warmup_requests=None`` drops the fleet's
@@ -28,7 +33,9 @@ def summarise(run: RunLog, slo: SloTargets | None = None, *, warmup_requests: in
     contradict its request rows.
     """
     table = per_request(run)
-    targets = slo if slo is not None else LoggedSlo.of(run.metadata)
+    slo = slo if slo is not None else LoggedSlo.of(run.metadata)
+    judged = met(run, slo) if slo is not None else None
+    good = judged.every if judged is not None else None
     everyone = np.ones(len(table), np.bool_)
     warmup = warmup_requests if warmup_requests is not None else default_warmup(run)
     kept = np.arange(len(table)) >= warmup
@@ -36,7 +43,13 @@ def summarise(run: RunLog, slo: SloTargets | None = None, *, warmup_requests: in
     found = {
         **_counts(run, table),
         **_latencies(table, everyone, rebuilt),
-        **_judged(run, table, everyone, targets),
+        **_judged(run, table, everyone, slo, judged),
+        **fluidity(run, table, rebuilt, slo),
+        **fairness(run, table, rebuilt),
+        **rejected_work(table, rebuilt),
+        **recomputed(run, table),
+        **device_use(run),
+        **cost(run, table, good),
         **kv_use(run),
         **prefix_hit_ratio(table),
         **lane_utilisation(run),
@@ -44,9 +57,9 @@ def summarise(run: RunLog, slo: SloTargets | None = None, *, warmup_requests: in
         "warmup_requests": float(warmup),
     }
     if kept.any():
-        trimmed = {**_latencies(table, kept, rebuilt), **_judged(run, table, kept, targets)}
+        trimmed = {**_latencies(table, kept, rebuilt), **_judged(run, table, kept, slo, judged)}
         found |= {f"{key}_trimmed": value for key, value in trimmed.items() if not key.startswith("attainment_")}
-    return found
+    return found | by_group(run, table, good)
 
 
 def default_warmup(run: RunLog) -> int:
@@ -110,19 +123,20 @@ def _latencies(table: RequestTable, keep: Bools, rebuilt: TokenLog | None) -> di
     return found
 
 
-def _judged(run: RunLog, table: RequestTable, keep: Bools, slo: SloTargets | None) -> Mapping[str, float]:
-    if slo is None or not keep.any():
+def _judged(
+    run: RunLog, table: RequestTable, keep: Bools, slo: LoggedSlo | None, judged: Met | None
+) -> Mapping[str, float]:
+    if slo is None or judged is None or not keep.any():
         return {}
-    good = met(table, slo) & keep
-    arrived = int(keep.sum())
-    found = {"attainment": int(good.sum()) / arrived}
-    if slo.ttft_s is not None:
-        found["attainment_ttft"] = int((met_ttft(table, slo.ttft_s) & keep).sum()) / arrived
-    if slo.tpot_s is not None:
-        found["attainment_tpot"] = int((met_tpot(table, slo.tpot_s) & keep).sum()) / arrived
+    good, arrived = int((judged.every & keep).sum()), int(keep.sum())
+    found = {"attainment": good / arrived}
+    if slo.any_target("ttft_s"):
+        found["attainment_ttft"] = int((judged.ttft & keep).sum()) / arrived
+    if slo.any_target("tpot_s"):
+        found["attainment_tpot"] = int((judged.tpot & keep).sum()) / arrived
     window_s = run.last_outcome_s - float(table.arrival_s[keep].min())
     if window_s > 0:
-        found["goodput_rps"] = int(good.sum()) / window_s
+        found["goodput_rps"] = good / window_s
         devices = sum(int(instance.get("devices", 0)) for instance in run.instances)
         if devices:
             found["goodput_per_device_rps"] = found["goodput_rps"] / devices

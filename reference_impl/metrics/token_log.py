@@ -53,9 +53,24 @@ class TokenLog:
         ]
         return np.concatenate([np.empty(0), *parts])
 
-    def counts(self, size: int) -> Ints:
-        """Tokens of each request id below ``size``."""
-        tokens = np.where(self.is_slice, self.high - self.low, self.size)
+    def flat_s(self, requests: Ints) -> Floats:
+        """Token times of several requests, one after the other, each ascending."""
+        first, last = np.searchsorted(self.request, requests), np.searchsorted(self.request, requests + 1)
+        item = _ranges(first, last)
+        tokens = np.where(self.is_slice, self.high - self.low, self.size)[item]
+        of = np.repeat(item, tokens)
+        step = _ranges(self.low[item], self.low[item] + tokens)
+        end_s = self.iterations.end_s
+        inside = self.is_slice[of]
+        times_s: Floats = self.point_s[of]
+        times_s[inside] = end_s[step[inside]]
+        return times_s
+
+    def counts(self, size: int, until_s: float = np.inf) -> Ints:
+        """Tokens of each request id below ``size`` that came up to a moment."""
+        done = np.append(0, np.cumsum(self.iterations.end_s <= until_s))
+        points = np.where(self.point_s <= until_s, self.size, 0)
+        tokens = np.where(self.is_slice, done[self.high] - done[self.low], points)
         return np.bincount(self.request, weights=tokens, minlength=size).astype(np.int64)
 
     def gaps(self, keep: Bools | None = None) -> Weighted:
@@ -81,6 +96,13 @@ class TokenLog:
         per_iteration = _covered(self.low[inner], self.high[inner], len(self.iterations.end_s))
         times = np.concatenate([self.iterations.end_s, self.point_s[points]])
         return times, np.concatenate([per_iteration, self.size[points]])
+
+
+def _ranges(low: Ints, high: Ints) -> Ints:
+    """``low[0], ..., high[0] - 1, low[1], ...``."""
+    size = high - low
+    ranges: Ints = np.arange(int(size.sum())) + np.repeat(low - np.cumsum(size) + size, size)
+    return ranges
 
 
 def _covered(low: Ints, high: Ints, size: int) -> Ints:

@@ -15,7 +15,7 @@ import numpy as np
 
 from reference_impl.metrics.log import RunLog
 from reference_impl.metrics.requests import RequestTable, per_request
-from reference_impl.metrics.slo import LoggedSlo, SloTargets, met
+from reference_impl.metrics.slo import LoggedSlo, met
 from reference_impl.metrics.statistics import Weighted
 from reference_impl.metrics.summary import latency_samples
 from reference_impl.metrics.token_log import TokenLog
@@ -25,7 +25,7 @@ _PERCENTS = (50, 90, 95, 99)
 _NAMES = {"ttft": "ttft", "tpot": "tpot", "itl": "itl", "e2e": "e2el"}
 
 
-def vllm_bench_json(run: RunLog, slo: SloTargets | None = None, *, detailed: bool = False) -> dict[str, Any]:
+def vllm_bench_json(run: RunLog, slo: LoggedSlo | None = None, *, detailed: bool = False) -> dict[str, Any]:
     """The keys of ``vllm bench serve``; with ``detailed`` also the per-request lists (seconds, arrival order).
 
     There is no ``date``: equal runs give equal files.
@@ -56,7 +56,7 @@ def vllm_bench_json(run: RunLog, slo: SloTargets | None = None, *, detailed: boo
     return found | _details(table, rebuilt) if detailed else found
 
 
-def _rates(run: RunLog, table: RequestTable, slo: SloTargets | None) -> dict[str, float]:
+def _rates(run: RunLog, table: RequestTable, slo: LoggedSlo | None) -> dict[str, float]:
     if not run.makespan_s > 0:
         return {}
     done = table.finished
@@ -67,7 +67,7 @@ def _rates(run: RunLog, table: RequestTable, slo: SloTargets | None) -> dict[str
         "total_token_throughput": (output + prompt) / run.makespan_s,
     }
     if slo is not None:
-        found["request_goodput"] = int(met(table, slo).sum()) / run.makespan_s
+        found["request_goodput"] = int(met(run, slo).every.sum()) / run.makespan_s
     return found
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from reference_impl.events import ROW_FIELDS, EventLog
+from reference_impl.request_labels import LABELS, packed
 from reference_impl.serve.spool import LogRows, read_spool
 
 _CHUNK_ROWS = 4096
@@ -41,7 +42,7 @@ def collect(spool: Path, events: Path, requests: Path, metadata: Mapping[str, An
         with partial.open("w", encoding="utf-8") as file:
             ends = _ends(spool, file.write)
         mended = ends.mended()
-        with EventLog(events, metadata) as log:
+        with EventLog(events, {**metadata, **ends.labels()}) as log:
             orphans = _put(log, spool, ends)
             log.put(mended)
         os.replace(partial, requests)
@@ -61,16 +62,25 @@ class _Ends:
     finished: dict[int, tuple[int, float | None, float | None, float]] = field(default_factory=dict)
     """As their front door says: tokens, time of the first and the last one, end."""
     unfinished: set[int] = field(default_factory=set)
+    labelled: dict[int, dict[str, str | None]] = field(default_factory=dict)
+    """Tenant and SLO class, of requests that have one."""
 
     def note(self, line: Mapping[str, Any]) -> None:
         """What a front door says of a request."""
         request = line["request"]
+        if any(line.get(kind) for kind in LABELS):
+            self.labelled[request] = {kind: line.get(kind) for kind in LABELS}
         if line["outcome"] == "finished":
             seen = (line["output_tokens"], line["first_token_s"], line["last_token_s"], line["end_s"])
             self.finished[request] = seen
             self.unfinished.discard(request)
         elif request not in self.finished:
             self.unfinished.add(request)
+
+    def labels(self) -> dict[str, Any]:
+        """What the event log's metadata says of them."""
+        requests = range(max(self.labelled, default=-1) + 1)
+        return packed({kind: [self.labelled.get(each, {}).get(kind) for each in requests] for kind in LABELS})
 
     def mended(self) -> LogRows:
         """Rows of finished requests that lack their end."""

@@ -258,7 +258,8 @@ class LiveGateway:
         self._rows.add("request", ticket.line(self.now_s()))
         if finished:
             self._finished += 1
-            self._met_slo += self._settings.slo is None or ticket.met(self._settings.slo)
+            slo = self._settings.slo
+            self._met_slo += slo is None or ticket.met(slo.of(ticket.job.request.view.slo_class))
         if not self._tickets:
             self._idle.set()
 

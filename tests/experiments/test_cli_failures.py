@@ -153,6 +153,9 @@ def test_a_rate_that_capacity_cannot_honour_is_refused(
     [
         (("--json", "none/v.json"), "--json: none: no such folder"),
         (("--json", "."), "--json: .: cannot be written"),
+        (("--junit", "nowhere/j.xml"), "--junit: nowhere: no such folder"),
+        (("--markdown", "."), "--markdown: .: cannot be written"),
+        (("--min-effect", "-1%"), "--min-effect: '-1%' is not allowed; allowed: 0 or more, in the metric's unit, or"),
         (("--baseline", "odl"), "baseline: 'odl' is not there; did you mean 'old'?"),
         (("--out", "judge.yaml"), "judge.yaml is no folder that can be written to"),
     ],

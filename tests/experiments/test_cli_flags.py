@@ -62,6 +62,16 @@ def test_flags_override_the_file(tmp_path: Path) -> None:
     assert (config.seed, config.fleet.kv_blocks) == (3, 200)
 
 
+def test_targets_of_slo_classes_follow_the_general_ones() -> None:
+    slo = given(slo="ttft=1.0,tpot=0.1/interactive:ttft=0.3/batch:tpot=1").slo
+    assert slo is not None
+    assert slo.logged() == {
+        "ttft_s": 1.0,
+        "tpot_s": 0.1,
+        "classes": {"interactive": {"ttft_s": 0.3, "tpot_s": None}, "batch": {"ttft_s": None, "tpot_s": 1.0}},
+    }
+
+
 def test_every_flag_sets_a_key_that_exists() -> None:
     for flag in FLAGS:
         value: Any = RunConfig()
@@ -86,6 +96,10 @@ def test_every_flag_sets_a_key_that_exists() -> None:
         ({"slo": "ttft=1,ttft=2"}, "--slo: ttft stands twice"),
         ({"slo": "ttft=-1"}, "--slo: -1.0 is not allowed; allowed: numbers above 0"),
         ({"slo": "ttft=nan"}, "--slo: nan is not allowed"),
+        ({"slo": "ttft=1/fast:tpot=0"}, "--slo: 0.0 is not allowed; allowed: numbers above 0"),
+        ({"slo": "ttft=1/fast"}, "--slo: 'fast' is not allowed; write /CLASS:ttft=S,tpot=S"),
+        ({"slo": "ttft=1/a:ttft=1/a:ttft=2"}, "--slo: 'a:ttft=2' is not allowed; write /CLASS:ttft=S,tpot=S, each"),
+        ({"price": 0.0}, "--price: 0.0 is not allowed; allowed: numbers above 0"),
         ({"window": "5"}, "--window: '5' is not START,END in seconds"),
         ({"rate_scale": -1.0}, "--rate-scale: -1.0 is not allowed; allowed: numbers above 0"),
         ({"invalid": "ignore"}, "--invalid: 'ignore' is not allowed; allowed: 'error' or 'drop'"),

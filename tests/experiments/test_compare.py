@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from experiments.cases.model import Case, Outcome
@@ -104,6 +105,35 @@ def test_the_gate_lists_regressions_of_its_metrics_only() -> None:
     assert [found.metric for found in gate(_compare(figures, metrics=metrics))] == ["attainment"]
     assert [found.metric for found in gate(_compare(figures, metrics=metrics, gate=["goodput_rps"]))] == ["goodput_rps"]
     assert gate(_compare(_better_by(0.1))) == []
+
+
+def test_the_gate_passes_what_is_smaller_than_the_effect_that_counts() -> None:
+    content = _config(metrics={"attainment": {}, "goodput_rps": {"better": "higher"}})
+    metric = content.with_min_effect(0.05, relative=False).metrics["attainment"]
+    assert (metric.min_effect, metric.relative, content.metrics["attainment"].min_effect) == (0.05, False, 0.0)
+    for size, relative, regressions in ((0.02, False, 1), (0.04, False, 0), (0.04, True, 1), (0.05, True, 0)):
+        config = _config().with_min_effect(size, relative)
+        found = compare(config, runner=_runner(_better_by(-0.03)))
+        assert len(gate(found)) == regressions, (size, relative)
+
+
+def test_the_effect_is_stated_in_three_ways() -> None:
+    (judgement,) = _compare(_better_by(-0.03)).judgements
+    assert judgement.relative_difference == pytest.approx(-0.0298 / 0.66)
+    assert judgement.paired_d == pytest.approx(-0.0298 / np.std([0.001 * (-1) ** seed for seed in range(5)], ddof=1))
+    assert "-0.0298 (-4.52%)" in describe(judgement)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "called"),
+    [
+        ({"policies": {"dispatch": "random", "batch": "vtc"}}, "random + vtc"),
+        ({"policies": {"dispatch": "random"}, "seed": 1}, "new"),
+        ({}, "new"),
+    ],
+)
+def test_a_variant_is_called_by_its_policies_where_it_sets_nothing_else(overrides: dict[str, Any], called: str) -> None:
+    assert _config(variants={"old": {}, "new": overrides}).policy_of("new") == called
 
 
 def test_the_gate_fails_a_variant_that_lost_the_figure() -> None:

@@ -23,6 +23,7 @@ BOTH = {
     "fleet.max_sequences",
     "fleet.max_batch_tokens",
     "fleet.prefix_caching",
+    "fleet.price_per_device_hour",
     "host.report_period_s",
     "host.report_delay_s",
     "host.plan_ahead",

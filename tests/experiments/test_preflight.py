@@ -36,12 +36,22 @@ def _config(**changes: Any) -> CompareConfig:
         ({"metrics": {"atainment": {"better": "higher"}}}, "metrics: 'atainment' is no figure of a run; did you mean"),
         ({"base": {**BASE, "slo": None}}, "variant 'old'.*metric attainment needs an SLO, for instance slo: {ttft_s"),
         ({"metrics": {"attainment_tpot": {}}}, r"metric attainment_tpot needs slo\.tpot_s"),
+        ({"metrics": {"fluidity_mean": {}}}, r"metric fluidity_mean needs slo\.tpot_s, and of each class too"),
+        ({"metrics": {"cost": {}}}, r"metric cost needs fleet\.price_per_device_hour; there is no price by default"),
+        ({"metrics": {"attainmen[class=fast]": {"better": "higher"}}}, r"'attainmen\[class=fast\]' is no figure"),
     ],
 )
 def test_what_cannot_run_is_refused_before_anything_runs(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         compare(_config(**changes), tmp_path / "out", source="judge.yaml")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_comparison_may_be_judged_by_the_figures_of_a_class(tmp_path: Path) -> None:
+    slo = {"ttft_s": 1.0, "tpot_s": 0.1, "classes": {"fast": {"ttft_s": 0.1, "tpot_s": 0.1}}}
+    config = _config(base={**BASE, "slo": slo}, metrics={"attainment[class=fast]": {}, "fluidity_mean": {}})
+    assert config.higher_is_better("attainment[class=fast]")
+    assert [judgement.difference is None for judgement in compare(config).judgements] == [True, False]
 
 
 def test_a_page_of_somebody_elses_is_not_overwritten(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from experiments.record import record
 from experiments.replay import execute_replay
 from experiments.run import execute
 from reference_impl.engine.prefix_ids import prefix_ids
-from reference_impl.metrics import per_request, read
+from reference_impl.metrics import per_request, read, summarise
 from workloads.storage import save
 from workloads.trace import Trace
 
@@ -78,6 +78,7 @@ def test_the_event_log_has_every_token_in_order(serving: Serving, tmp_path: Path
     by_request = dict(zip(table.request.tolist(), table.output_tokens.tolist(), strict=True))
     assert by_request == {0: 3, 1: 1, 2: 4, 3: 2, 4: 5}
     assert run.metadata["clock"] == "client"
+    assert summarise(run)["arrived[tenant=a]"] == 2
     assert (table.ttft_s >= 0).all()
     assert (table.finish_s >= table.first_token_s).all()
 

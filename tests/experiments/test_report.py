@@ -17,8 +17,9 @@ from experiments.config_file import parse
 from experiments.report import Note, NoteTable, Part, horizon_text, render, write_report
 from experiments.report.axis import axis_of, telling_point
 from experiments.report.labels import metric_label, number
-from experiments.report.theme import palette, panels, plain_ticks
+from experiments.report.theme import COLOURS, palette, panels, plain_ticks, policy_colours
 from experiments.settled import LEGEND
+from policies.registry import BUILTIN
 
 TWO = {"old": {"policies": {"dispatch": "round_robin"}}, "new": {"policies": {"dispatch": "random"}}}
 PROVENANCE = {
@@ -92,19 +93,51 @@ def test_a_policy_has_the_same_colour_everywhere(page: str) -> None:
     assert f"border-top-color:{colours['new']}" in page
 
 
-def test_an_order_of_names_gives_two_pages_the_same_colours() -> None:
-    order = ["old", "new", "third"]
-    one = _comparison(variants={"third": {}, "new": {}}, rates=[], colour_order=order).config
-    other = _comparison(rates=[], colour_order=order).config
-    assert palette(one)["new"] == palette(other)["new"]
-    assert len({*palette(one).values(), *palette(other).values()}) == 3
+def test_a_policy_has_the_same_colour_on_all_pages_under_any_name() -> None:
+    one, other = _comparison().config, _comparison(variants={"third": {}, "newer": TWO["new"]}).config
+    assert palette(one)["new"] == palette(other)["newer"] == policy_colours(["random"])["random"]
+
+
+def test_built_in_policies_of_a_kind_have_different_colours_that_parameters_do_not_change() -> None:
+    for table in BUILTIN.values():
+        assert len({policy_colours([name])[name] for name in table}) == len(table)
+    assert policy_colours(["vtc"])["vtc"] == policy_colours(["vtc:output_weight=3"])["vtc:output_weight=3"]
+
+
+def test_policies_of_one_page_never_share_a_colour_and_their_order_decides_nothing() -> None:
+    shown = [*BUILTIN["dispatch"], "least_loaded:metric=tokens", "mine:One", "mine:Two"]
+    colours = policy_colours(shown)
+    assert len(set(colours.values())) == len(shown) == len(COLOURS)
+    assert policy_colours(reversed(shown)) == colours
+    assert all(colours[name] == policy_colours([name])[name] for name in BUILTIN["dispatch"])
+
+
+def test_colours_are_told_apart_with_any_colour_vision() -> None:
+    """Euclidean distance in CIELAB as seen by each; 2.3 is just noticeable. Matrices: Machado et al. 2009."""
+    seen = np.array(
+        [
+            np.eye(3),
+            [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+            [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+            [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+        ]
+    )
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    rgb = np.array([[int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)] for colour in COLOURS])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    xyz = np.clip(seen @ linear.T, 0, 1).swapaxes(1, 2) @ to_xyz.T / to_xyz.sum(axis=1)
+    root = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    x, y, z = np.moveaxis(root, -1, 0)
+    lab = np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+    apart = np.linalg.norm(lab[:, :, None] - lab[:, None], axis=-1)
+    assert apart[:, ~np.eye(len(COLOURS), dtype=bool)].min() > 15
 
 
 def test_a_policy_has_the_same_colour_in_every_part() -> None:
     first = _comparison(rates=[1])
     second = _comparison(rates=[2], variants={"new": TWO["new"], "third": {}}, baseline="third")
     colours = palette(first.config, second.config)
-    assert colours["new"] == palette(first.config)["new"] != palette(second.config)["new"]
+    assert colours["new"] == palette(first.config)["new"] == palette(second.config)["new"]
     assert len(set(colours.values())) == 3
     _, one, two = re.split(r'<h2 class="part" id="part-\d">', render(Part(first), Part(second)))
     for part, absent in ((one, "third"), (two, "old")):
@@ -263,6 +296,20 @@ def test_the_page_is_written_whole(tmp_path: Path) -> None:
 )
 def test_numbers_are_short_and_without_exponents(value: float | None, signed: bool, text: str) -> None:
     assert number(value, signed=signed) == text
+
+
+def test_figures_of_groups_and_of_cost_are_in_a_table_with_their_definitions() -> None:
+    def figures(case: Case) -> Outcome:
+        more = {"attainment[class=fast <b>]": 0.25, "service_gap": 1234.0 + case.seed}
+        return Outcome({**_outcome(case).metrics, **(more if case.variant == "new" else {})})
+
+    found = render(Part(_comparison(figures, rates=[1])))
+    assert "Further figures: 1 × recorded rate" in found
+    row = re.search(r"<tr><td>SLO attainment, class fast &lt;b&gt;</td>(.*?)</tr>", found, re.DOTALL)
+    assert row is not None
+    assert re.findall(r">([^<>]+)</td>", row[1]) == ["–", "0.250"]
+    assert re.search(r"service gap \(weighted tokens\)</td>.*?>1,235</td>", found)
+    assert "<code>service_gap</code>" in found
 
 
 def test_metrics_are_named_as_people_do() -> None:

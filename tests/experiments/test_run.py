@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from experiments.config import RunConfig
+from experiments.config import RunConfig, SloConfig
 from experiments.config_base import ConfigError
+from experiments.config_build import build_trace
 from experiments.config_file import load, parse
 from experiments.run import CONFIG, EVENTS, MANIFEST, METRICS, VLLM_BENCH, execute
 from reference_impl.metrics import read
+from workloads.storage import save
+from workloads.transform import derive
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "workload": {"trace": "bundled:sharegpt-like", "max_requests": 15, "rate_rps": 5},
     "fleet": {"groups": [{"count": 2, "role": "semi_pd"}], "model": "llama-3-8b"},
     "slo": {"ttft_s": 1.0},
@@ -54,6 +58,23 @@ def test_the_event_log_tells_what_it_records(config: RunConfig, tmp_path: Path) 
         (1, "semi_pd"),
     ]
     assert metadata["policies"]["partition"] == "none"
+
+
+def test_labels_and_a_price_reach_the_log_and_the_figures(config: RunConfig, tmp_path: Path) -> None:
+    bare = read(execute(config, tmp_path / "bare").folder / EVENTS).metadata
+    assert not {"labels", "price_per_device_hour"} & set(bare)
+    drawn = build_trace(config.workload, config.seed)
+    save(derive(drawn, None, tenant=("chat", "jobs", "chat") * 5), tmp_path / "labelled.parquet")
+    workload = {"trace": str(tmp_path / "labelled.parquet"), "slo_classes": {"jobs": "batch"}}
+    slo = {"ttft_s": 1e-9, "classes": {"batch": {"ttft_s": 1e3}}}
+    fleet = {**SMALL["fleet"], "price_per_device_hour": 2.5}
+    result = execute(parse(RunConfig, {"workload": workload, "fleet": fleet, "slo": slo}, "test"), tmp_path / "run")
+    assert result.metrics["attainment"] == result.metrics["attainment[class=batch]"] / 3 == 1 / 3
+    assert (result.metrics["arrived[tenant=chat]"], result.metrics["attainment[tenant=chat]"]) == (10, 0.0)
+    assert result.metrics["cost"] == pytest.approx(result.metrics["device_held_s"] / 3600 * 2.5)
+    metadata = read(result.folder / EVENTS).metadata
+    assert metadata["slo"]["classes"] == {"batch": {"ttft_s": 1e3, "tpot_s": None}}
+    assert load(result.folder / CONFIG, RunConfig).slo == parse(SloConfig, slo, "test")
 
 
 def test_equal_configurations_give_equal_bytes(config: RunConfig, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as reference
 
-from experiments.stats import Interval, interval, judge, t_quantile
+from experiments.stats import Interval, interval, judge, paired_d, t_quantile
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 
@@ -15,6 +15,13 @@ Draw = Callable[[np.random.Generator, int], np.ndarray]
 @pytest.mark.parametrize("degrees", [1, 2, 3, 4, 5, 8, 9, 29, 100])
 def test_t_quantiles_agree_with_scipy(confidence: float, degrees: int) -> None:
     assert t_quantile(confidence, degrees) == pytest.approx(reference.t.ppf((1 + confidence) / 2, degrees), rel=1e-9)
+
+
+def test_the_standardised_effect_is_the_t_statistic_over_the_root_of_the_seeds() -> None:
+    values = [0.1, 0.3, 0.2, 0.6]
+    assert paired_d(values) == pytest.approx(reference.ttest_1samp(values, 0.0).statistic / 2)
+    assert paired_d([0.1]) is None
+    assert paired_d([0.25, 0.25]) is None
 
 
 def _normal(rng: np.random.Generator, size: int) -> np.ndarray:

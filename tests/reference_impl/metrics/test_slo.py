@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from reference_impl.events import Event
-from reference_impl.metrics import RunLog, per_request, summarise
+from reference_impl.metrics import RunLog, summarise
 from reference_impl.metrics.slo import LoggedSlo, met
 
 MakeRun = Callable[..., RunLog]
@@ -30,14 +30,14 @@ def _request(number: int, first_s: float, last_s: float, tokens: int) -> list[Ev
     ],
 )
 def test_every_target_must_be_met(make_run: MakeRun, first_s: float, last_s: float, tokens: int, good: bool) -> None:
-    table = per_request(make_run(_request(0, first_s, last_s, tokens)))
-    assert met(table, LoggedSlo(1.0, 0.1)).tolist() == [good]
+    run = make_run(_request(0, first_s, last_s, tokens))
+    assert met(run, LoggedSlo(1.0, 0.1)).every.tolist() == [good]
 
 
 def test_a_target_that_is_not_set_is_not_judged(make_run: MakeRun) -> None:
-    table = per_request(make_run(_request(0, 9.0, 9.5, 11)))
-    assert met(table, LoggedSlo(None, 0.1)).tolist() == [True]
-    assert met(table, LoggedSlo(9.0, None)).tolist() == [True]
+    run = make_run(_request(0, 9.0, 9.5, 11))
+    assert met(run, LoggedSlo(None, 0.1)).every.tolist() == [True]
+    assert met(run, LoggedSlo(9.0, None)).every.tolist() == [True]
 
 
 @pytest.mark.filterwarnings("ignore:inter-token latencies are left out")

@@ -249,3 +249,20 @@ def test_targets_that_cannot_be_met_are_missed(deploy: Any) -> None:
             assert bench.loopback.gateway.beat().met_slo == 0
 
     asyncio.run(check())
+
+
+def test_a_class_with_targets_of_its_own_is_judged_by_those(deploy: Any) -> None:
+    from reference_impl.core.spec import Slo
+
+    async def check() -> None:
+        slo = Slo(ttft_s=1e-6, classes={"batch": Slo(ttft_s=5.0)})
+        async with deploy("colocated", iteration_s=0.002, slo=slo) as bench:
+            gateway = bench.loopback.gateway
+            for slo_class, met in (("batch", 1), ("other", 1), (None, 1), ("batch", 2)):
+                params = SamplingParams(3, temperature=0.0)
+                request = GenerateRequest((1, 2, 3), params, bench.spec.clock(), slo_class=slo_class)
+                async for _ in gateway.generate(request):
+                    pass
+                assert gateway.beat().met_slo == met
+
+    asyncio.run(check())

@@ -183,6 +183,14 @@ def test_rows_of_all_senders_are_ordered_by_time(path: Path) -> None:
     assert json.loads(path.with_name("requests.jsonl").read_text())["request"] == 0
 
 
+def test_the_event_log_holds_the_requests_tenants_and_classes(path: Path) -> None:
+    rows: LogRows = {"arrive": [(1.0, 0, 5), (1.0, 3, 5)]}
+    lines = [line(0, "cancelled"), line(3, "cancelled", tenant="a", slo_class=None)]
+    _, events = collected(path, {**rows, "request": lines})
+    found = summarise(read(events))
+    assert {key: value for key, value in found.items() if "[" in key} == {"arrived[tenant=a]": 1.0}
+
+
 def test_rows_of_requests_whose_arrival_was_lost_are_left_out(path: Path) -> None:
     found, events = collected(path, {"arrive": [(1.0, 0, 5)]}, {"dispatch": [(2.0, 0, 0, None), (2.0, 7, 0, None)]})
     assert (found.requests, found.orphans) == (1, 1)

@@ -1,0 +1,48 @@
+"""How long devices were held and how long they computed, and what that cost."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from reference_impl.metrics.log import Bools, Floats, RunLog
+from reference_impl.metrics.requests import RequestTable
+
+_HOUR_S = 3600.0
+
+
+def device_use(run: RunLog) -> dict[str, float]:
+    """``device_held_s`` and ``device_busy_s``; nothing where the log does not say which devices there are.
+
+    Every instance holds its devices for the whole makespan.
+    """
+    devices = {int(instance["id"]): int(instance.get("devices", 0)) for instance in run.instances}
+    if not sum(devices.values()) or not run.makespan_s > 0:
+        return {}
+    runs = run.rows["run"]
+    busy_s = 0.0
+    for number, count in devices.items():
+        here = np.flatnonzero(runs.ints("instance") == number)
+        busy_s += count * _covered_s(runs.floats("start_s")[here], runs.floats("time_s")[here])
+    return {"device_held_s": sum(devices.values()) * run.makespan_s, "device_busy_s": busy_s}
+
+
+def cost(run: RunLog, table: RequestTable, good: Bools | None) -> dict[str, float]:
+    """What the held devices cost by the price that the run states, in its currency; nothing where it states none."""
+    price, held = run.metadata.get("price_per_device_hour"), device_use(run)
+    if price is None or not held:
+        return {}
+    found = {"cost": float(price) * held["device_held_s"] / _HOUR_S}
+    output_tokens = int(table.output_tokens[table.finished].sum())
+    if output_tokens:
+        found["cost_per_million_output_tokens"] = found["cost"] / output_tokens * 1e6
+    if good is not None and good.any():
+        found["cost_per_thousand_good_requests"] = found["cost"] / int(good.sum()) * 1e3
+    return found
+
+
+def _covered_s(start_s: Floats, end_s: Floats) -> float:
+    """Time that the intervals cover, counting once what several of them do (two lanes)."""
+    order = np.argsort(start_s, kind="stable")
+    start_s, reached_s = start_s[order], np.maximum.accumulate(end_s[order])
+    before_s = np.append(-np.inf, reached_s[:-1])[: len(start_s)]
+    return float(np.sum(np.maximum(reached_s - np.maximum(start_s, before_s), 0.0)))
