@@ -42,6 +42,9 @@ def compare(
     markdown: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a table for a comment here: verdict first.")
     ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a picture of all policies in all cells: .png or .svg.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Finished cases and report.html; default: CONFIG's name.")
     ] = None,
@@ -60,13 +63,16 @@ def compare(
     from experiments.ci import junit_xml, markdown_text
     from experiments.preflight import check_gate, check_out
     from experiments.report import Part, write_report
+    from experiments.report.matrix import save_matrix
 
     wanted = _configured(config, baseline, min_effect)
     folder = out if out is not None else Path(config.stem)
     page = folder / "report.html"
     check_out(folder, page)
-    for flag, file in (("--json", json_), ("--junit", junit), ("--markdown", markdown)):
+    for flag, file in (("--json", json_), ("--junit", junit), ("--markdown", markdown), ("--plot", plot)):
         _check_file(flag, file)
+    if plot is not None and plot.suffix not in (".png", ".svg"):
+        raise ConfigError(f"--plot {plot}: pictures are written as .png or .svg")
     if gate or junit is not None:
         check_gate(wanted)
     with progress("comparing") as report:
@@ -79,6 +85,8 @@ def compare(
         junit.write_text(junit_xml(found, regressions), encoding="utf-8")
     if markdown is not None:
         markdown.write_text(markdown_text(found, regressions, gated=gate), encoding="utf-8")
+    if plot is not None:
+        save_matrix(found, plot)
     for judgement in found.judgements:
         mark = f" {settled.MARK}" if settled.is_marked(found, judgement) else ""
         typer.echo(f"{judgement.verdict:<13} {comparison.describe(judgement)}{mark}", err=_is_stdout(json_))

@@ -19,6 +19,8 @@ from experiments.settled import LEGEND, any_growing
 from experiments.stats import Verdict
 
 _FAMILIES = ("ttft", "tpot", "e2e")
+_MANY = 8
+"""Of more policies than this the page begins with a picture of all of them."""
 
 
 NoteRow = tuple[str | tuple[Verdict, str], ...]
@@ -152,6 +154,7 @@ def _definitions(comparisons: Sequence[Comparison]) -> dict[str, str]:
 
 def _figures(comparison: Comparison, colours: Colours) -> list[Figure]:
     from experiments.report.details import course, distributions
+    from experiments.report.matrix import CAPTION, matrix
     from experiments.report.trends import differences, latencies, primary_metric
 
     axis, point, config = axis_of(comparison), telling_point(comparison), comparison.config
@@ -160,7 +163,9 @@ def _figures(comparison: Comparison, colours: Colours) -> list[Figure]:
     cell = facts.cell_text(comparison, point)
     against = f" against {axis.label}" if axis.label else ""
     hollow = " Hollow points: the load was still growing at the last arrival." if any_growing(comparison) else ""
+    many = len(config.variants) > _MANY
     found = [
+        (f"{len(config.variants)} policies at a glance", CAPTION, matrix(comparison) if many else None),
         (f"{metric}{against}", f"Mean and {band}.{target}{hollow}", primary_metric(comparison, axis, colours)),
         (
             f"Difference to {config.baseline_name}",

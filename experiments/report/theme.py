@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.compare_config import CompareConfig
@@ -108,6 +109,17 @@ def to_svg(figure: Figure, name: str) -> str:
     view = head.split('viewBox="', 1)[1].split('"', 1)[0]
     content = body.split("</metadata>", 1)[-1]
     return f'<svg class="figure" {_NAMESPACES} viewBox="{view}" role="img" aria-label="{escape(name)}">{content}'
+
+
+def save(figure: Figure, path: Path, name: str) -> None:
+    """Write the figure to ``path`` (.png or .svg); equal figures of one ``name`` give equal files. Raises OSError."""
+    import matplotlib as mpl
+
+    buffer = io.BytesIO()
+    dateless = {"Date": None, "Creator": None} if path.suffix == ".svg" else {"Software": None}
+    with mpl.rc_context({"svg.hashsalt": name}):
+        figure.savefig(buffer, format=path.suffix[1:], dpi=150, facecolor="white", metadata=dateless)
+    path.write_bytes(buffer.getvalue())
 
 
 def plain_ticks(axis: Axis, *, crowded: float) -> None:

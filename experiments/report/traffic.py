@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.report.theme import COLOURS, MUTED, panels
+from experiments.report.theme import COLOURS, MUTED, panels, save
 from workloads.errors import TraceError
 from workloads.summary import describe, dispersion, rate_per_bin, reuse_so_far
 
@@ -22,8 +21,6 @@ _HEIGHT_INCHES = 7.0
 
 def draw(trace: Trace, path: Path) -> None:
     """Write the picture to ``path`` (.png or .svg). Equal traces give equal pictures. Raises TraceError."""
-    import matplotlib as mpl
-
     numbers = describe(trace)
     figure = panels(2, 2, _HEIGHT_INCHES)
     rate, lengths, bursts, reuse = figure.axes
@@ -32,12 +29,8 @@ def draw(trace: Trace, path: Path) -> None:
     _lengths(lengths, trace)
     _bursts(bursts, trace, numbers)
     _reuse(reuse, trace)
-    buffer = io.BytesIO()
-    dateless = {"Date": None, "Creator": None} if path.suffix == ".svg" else {"Software": None}
-    with mpl.rc_context({"svg.hashsalt": trace.name}):
-        figure.savefig(buffer, format=path.suffix[1:], dpi=150, facecolor="white", metadata=dateless)
     try:
-        path.write_bytes(buffer.getvalue())
+        save(figure, path, trace.name)
     except OSError as error:
         raise TraceError(f"{path}: the picture cannot be written: {error.strerror or error}") from error
 

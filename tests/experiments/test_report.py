@@ -17,6 +17,7 @@ from experiments.config_file import parse
 from experiments.report import Note, NoteTable, Part, horizon_text, render, write_report
 from experiments.report.axis import axis_of, telling_point
 from experiments.report.labels import metric_label, number
+from experiments.report.matrix import save_matrix
 from experiments.report.theme import COLOURS, palette, panels, plain_ticks, policy_colours
 from experiments.settled import LEGEND
 from policies.registry import BUILTIN
@@ -316,3 +317,28 @@ def test_metrics_are_named_as_people_do() -> None:
     assert metric_label("ttft_p99_ms") == "TTFT p99 (ms)"
     assert metric_label("attainment_trimmed") == "SLO attainment, after warm-up"
     assert metric_label("kv_blocks_moved") == "kv blocks moved"
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_a_picture_of_all_policies_is_drawn_the_same_twice(tmp_path: Path, suffix: str) -> None:
+    variants = {f"policy {number}": {} for number in range(3)}
+    found = _comparison(variants=variants, rates=[], metrics={"attainment": {}, "ttft_p50_ms": {"min_effect": 1.0}})
+    for name in "ab":
+        save_matrix(found, tmp_path / f"{name}{suffix}")
+    first, second = ((tmp_path / f"{name}{suffix}").read_bytes() for name in "ab")
+    assert first == second
+    assert len(first) > 10_000
+
+
+def test_a_page_of_many_policies_begins_with_all_of_them_at_a_glance() -> None:
+    def slower(case: Case) -> Outcome:
+        metrics = {"attainment": 0.1 * (1 + int(case.variant)), "offered_rps": 1.0}
+        return Outcome(metrics, {}, {"time_s": [0.0]}, PROVENANCE)
+
+    variants = {str(number): {} for number in range(9)}
+    page = render(Part(_comparison(slower, variants=variants, rates=[], baseline="4")))
+    picture = page[page.index("9 policies at a glance") :].split("</svg>")[0]
+    rows = [text for text in re.findall(r">([^<>]+)</text>", picture) if text.split()[0] in variants]
+    assert rows == ["4 (baseline)", "8", "7", "6", "5", "3", "2", "1", "0"]
+    few = render(Part(_comparison()))
+    assert "at a glance" not in few
