@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CAPTION = (
-    "Means over seeds; the first row is the baseline, the others are ordered by their mean gain on the first metric. Blue"
-    " is better and red worse than the baseline, darkest at four times (of a share, at half); grey figures are no verdict."
+    "Means over seeds; the first row is the baseline, the others are ordered by their mean gain on the first metric."
+    " Blue is better than the baseline and red worse, darkest at four times (of a share, at half); grey figures are no"
+    " verdict."
 )
 _ROW_INCHES = 0.26
 _REACH = 2.0
@@ -84,10 +85,9 @@ def _panel(ax: Axes, comparison: Comparison, metric: str, rows: Rows, order: lis
     ax.grid(False)
     ax.pcolormesh(range(len(cells) + 1), range(len(gains) + 1), gains, cmap="RdBu", vmin=-_REACH, vmax=_REACH)
     ax.set_title(plain(metric_label(metric)))
-    ax.set_xticks([x + 0.5 for x in range(len(cells))], [plain(cell_text(comparison, cell)) for cell in cells])
-    ax.tick_params(axis="x", rotation=30, length=0)
-    for label in ax.get_xticklabels():
-        label.set_ha("right")
+    names = [plain(cell_text(comparison, cell)) for cell in cells]
+    ax.set_xticks([x + 0.5 for x in range(len(cells))], names, rotation=30, ha="right")
+    ax.tick_params(axis="x", length=0)
     for x, cell in enumerate(cells):
         _write(ax, x, 0, number(cell.baseline_mean), INK)
         for y, variant in enumerate(order, start=1):

@@ -262,7 +262,8 @@ def test_details_are_shown_where_the_variants_differ_most() -> None:
     ids=["one rate", "one seed", "many workloads", "many variants", "no slo"],
 )
 def test_other_shapes_are_drawn_too(changes: dict[str, Any]) -> None:
-    assert render(Part(_comparison(**changes))).count('<svg class="figure"') == 5
+    figures = 5 + ("variants" in changes)
+    assert render(Part(_comparison(**changes))).count('<svg class="figure"') == figures
 
 
 def test_figures_without_data_are_left_out() -> None:
@@ -321,7 +322,7 @@ def test_metrics_are_named_as_people_do() -> None:
 
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
 def test_a_picture_of_all_policies_is_drawn_the_same_twice(tmp_path: Path, suffix: str) -> None:
-    variants = {f"policy {number}": {} for number in range(3)}
+    variants: dict[str, Any] = {f"policy {number}": {} for number in range(3)}
     found = _comparison(variants=variants, rates=[], metrics={"attainment": {}, "ttft_p50_ms": {"min_effect": 1.0}})
     for name in "ab":
         save_matrix(found, tmp_path / f"{name}{suffix}")
@@ -335,7 +336,7 @@ def test_a_page_of_many_policies_begins_with_all_of_them_at_a_glance() -> None:
         metrics = {"attainment": 0.1 * (1 + int(case.variant)), "offered_rps": 1.0}
         return Outcome(metrics, {}, {"time_s": [0.0]}, PROVENANCE)
 
-    variants = {str(number): {} for number in range(9)}
+    variants = {str(number): {"fleet": {"max_sequences": 100 + number}} for number in range(9)}
     page = render(Part(_comparison(slower, variants=variants, rates=[], baseline="4")))
     picture = page[page.index("9 policies at a glance") :].split("</svg>")[0]
     rows = [text for text in re.findall(r">([^<>]+)</text>", picture) if text.split()[0] in variants]
