@@ -38,6 +38,7 @@ from policies.views import Phase as Phase
 from policies.views import PolicyEvent as PolicyEvent
 from policies.views import RequestView as RequestView
 from policies.views import SequenceView as SequenceView
+from policies.views import ServedView as ServedView
 
 PolicyKind = Literal["dispatch", "batch", "partition", "scaling", "prediction"]
 

@@ -9,6 +9,7 @@ from policies.api import Dispatch, PolicyError, PolicyEvent, Reject, RequestView
 from reference_impl.core.failure import RAISED, policy_failure
 from reference_impl.core.instance import Instance
 from reference_impl.core.sequence import Sequence
+from reference_impl.simulator.fleet import NOBODY
 from reference_impl.simulator.order import ARRIVALS
 
 if TYPE_CHECKING:
@@ -91,7 +92,9 @@ class FrontDoor:
         request = sequence.request
         decision = self._router.route(request, "prefill", now_s)
         if decision is None:
-            return False
+            if not self._sim.fleet.hopeless("prefill"):
+                return False
+            decision = NOBODY
         if type(decision) is Reject:
             self.reject(request, decision.reason, now_s)
             return True
@@ -107,10 +110,26 @@ class FrontDoor:
             self.notify("dispatched", now_s, request.request_id, decision.instance_id, request.prompt_tokens)
         delay_s = self._sim.spec.dispatch_delay_s
         if delay_s:
-            self._sim.at(now_s + delay_s, ARRIVALS, lambda: self._enqueue(sequence, instance, now_s + delay_s))
+            self._sim.at(now_s + delay_s, ARRIVALS, lambda: self._reach(sequence, instance, now_s + delay_s))
         else:
             self._enqueue(sequence, instance, now_s)
         return True
+
+    def _reach(self, sequence: Sequence, instance: Instance, now_s: float) -> None:
+        """A request that was on its way reaches its instance, or finds that it has failed."""
+        if instance.state in ("ready", "draining"):
+            self._enqueue(sequence, instance, now_s)
+        else:
+            self.lose(sequence, instance, now_s)
+
+    def lose(self, sequence: Sequence, instance: Instance, now_s: float) -> None:
+        """An instance failed under a request: it begins anew elsewhere, with the tokens that it has."""
+        request, tokens = sequence.request, sequence.tokens_out
+        where = (request.request_id, instance.instance_id, None)
+        self._log.change.append((now_s, "lost", *where, tokens, f"instance {instance.instance_id} failed"))
+        if self._router.observer is not None:
+            self.notify("preempted", now_s, request.request_id, instance.instance_id, tokens)
+        self.submit(Sequence(request, sequence.limit_tokens, tokens), now_s)
 
     def _enqueue(self, sequence: Sequence, instance: Instance, now_s: float) -> None:
         """A dispatched request reaches its instance."""

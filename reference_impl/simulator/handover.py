@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from policies.api import Dispatch, Reject
 from reference_impl.core.instance import Instance
 from reference_impl.core.sequence import Sequence
+from reference_impl.simulator.fleet import NOBODY
 from reference_impl.simulator.order import ARRIVALS
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ class _Parcel:
 
     sequence: Sequence
     source: Instance
+    destination: Instance | None = None
+    """Where it is on its way to."""
 
 
 class Handovers:
@@ -34,6 +37,8 @@ class Handovers:
         self._sim = simulation
         self.unrouted: deque[_Parcel] = deque()
         """Parcels without a destination, first come first."""
+        self._routed: dict[int, _Parcel] = {}
+        """Parcels with a destination that have not arrived, by request."""
         self._inbox: dict[int, deque[_Parcel]] = {}
         self._link_free_at_s: dict[int, float] = {}
 
@@ -50,8 +55,10 @@ class Handovers:
             parcel = self.unrouted[0]
             sequence = parcel.sequence
             destination = sequence.decode_instance_id
-            if destination is None:
+            if destination is None or self._sim.instances[destination].state != "ready":
                 decision = self._sim.router.route(sequence.request, "decode", now_s)
+                if decision is None and self._sim.fleet.hopeless("decode"):
+                    decision = NOBODY
                 if decision is None:
                     return
                 if type(decision) is Reject:
@@ -66,6 +73,8 @@ class Handovers:
                 continue
             self.unrouted.popleft()
             instance.expect(sequence)
+            parcel.destination = instance
+            self._routed[sequence.request_id] = parcel
             self._inbox.setdefault(destination, deque()).append(parcel)
             self.accept(instance, now_s)
             self._sim.touch(instance)
@@ -105,8 +114,39 @@ class Handovers:
         self._sim.at(end_s, ARRIVALS, lambda: self._deliver(parcel, destination, start_s, end_s))
 
     def _deliver(self, parcel: _Parcel, destination: Instance, start_s: float, end_s: float) -> None:
+        if parcel.destination is not destination:
+            return  # one of the two failed meanwhile
         sequence = parcel.sequence
+        del self._routed[sequence.request_id]
         self._leave(parcel, end_s)
         destination.receive(sequence, start_s, end_s)
         self._sim.wake(self._sim.runs[destination.instance_id][-1], end_s)
         self._sim.touch(destination)
+
+    # --------------------------------------------------------------------------------------------- an instance fails
+
+    def lose(self, instance: Instance, now_s: float) -> None:
+        """``instance`` fails: what it was to send is lost with it, what it was to get goes elsewhere."""
+        self.unrouted = deque(parcel for parcel in self.unrouted if parcel.source is not instance)
+        for parcel in [parcel for parcel in self._routed.values() if parcel.source is instance]:
+            destination = self._recall(parcel, now_s)
+            self.accept(destination, now_s)
+            self._sim.touch(destination)
+        for parcel in [parcel for parcel in self._routed.values() if parcel.destination is instance]:
+            self._recall(parcel, now_s)
+            parcel.sequence.decode_instance_id = None
+            self.unrouted.append(parcel)
+        self._inbox.pop(instance.instance_id, None)
+        self._link_free_at_s.pop(instance.instance_id, None)
+
+    def _recall(self, parcel: _Parcel, now_s: float) -> Instance:
+        """It does not arrive; returns where it would have."""
+        destination, parcel.destination = parcel.destination, None
+        assert destination is not None
+        del self._routed[parcel.sequence.request_id]
+        inbox = self._inbox[destination.instance_id]
+        if parcel in inbox:
+            inbox.remove(parcel)
+        self._sim.settle(destination, now_s)
+        destination.withdraw(parcel.sequence.request_id)
+        return destination

@@ -1,4 +1,4 @@
-"""Who is told what happened: partition policies, and dispatch policies that observe."""
+"""Who is told what happened: partition policies, the scaler, and dispatch policies that observe."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 def tell(simulation: Simulation, run: LaneRun, iteration: Iteration, finished: list[int], now_s: float) -> None:
     """Report first tokens and finishes to whoever keeps count."""
     simulation.partitioner.completed(run, iteration, finished, now_s)
+    if simulation.scaler.watches:
+        simulation.scaler.completed(iteration, finished, now_s)
     if simulation.router.observer is None:
         return
     notify, instance_id = simulation.front_door.notify, run.instance.instance_id
