@@ -22,6 +22,7 @@ from experiments.config_base import (
     StrictModel,
     count_field,
 )
+from experiments.config_fleet_events import FleetEventConfig
 from experiments.config_serve import ServeConfig
 
 
@@ -84,6 +85,14 @@ class FleetConfig(StrictModel):
     max_sequences: Annotated[int, count_field(1_000_000)] = 256
     max_batch_tokens: Annotated[int, count_field(100_000_000)] = 8192
     prefix_caching: bool = True
+    events: Annotated[tuple[FleetEventConfig, ...], Field(strict=False)] = ()
+    """Failures, recoveries, slow instances and changes of role, in the simulator."""
+    startup_s: Seconds = 0.0
+    """From the decision to have another instance until it serves, in the simulator."""
+    max_instances: Annotated[int, count_field(MAX_INSTANCES)] | None = None
+    """Of one role, whatever the scaling policy wants; None: no bound."""
+    convertible: bool = False
+    """Scaling drains instances of a role that has too many and turns them into those that another role lacks."""
 
     @model_validator(mode="after")
     def _both_phases(self) -> Self:
@@ -96,6 +105,9 @@ class FleetConfig(StrictModel):
     def _fits(self) -> Self:
         if self.instances > MAX_INSTANCES:
             raise ValueError(f"{self.instances} instances are not allowed; allowed: at most {MAX_INSTANCES} in all")
+        roles = [group.role for group in self.groups for _ in range(group.count)]
+        if self.max_instances is not None and any(roles.count(role) > self.max_instances for role in set(roles)):
+            raise ValueError(f"max_instances is {self.max_instances}, below the configured number of a role; raise it")
         if self.max_sequences > self.max_batch_tokens and any(group.role != "prefill" for group in self.groups):
             raise ValueError(
                 f"max_sequences {self.max_sequences} is over max_batch_tokens {self.max_batch_tokens}, but each "

@@ -44,6 +44,7 @@ def build_live(config: RunConfig, record: Path | None) -> LiveSpec:
     from reference_impl.serve.spec import LiveSpec, Record
 
     serve = config.serve or ServeConfig()
+    _check_fleet(config)
     facts = read_facts(model_folder(config.fleet.model))
     instances = _instances(config, serve, facts)
     scaling = PolicySpec.parse(config.policies.scaling, kind="scaling")
@@ -67,11 +68,20 @@ def build_live(config: RunConfig, record: Path | None) -> LiveSpec:
         report_period_s=config.host.report_period_s,
         report_delay_s=config.host.report_delay_s,
         slo=Slo(config.slo.ttft_s, config.slo.tpot_s) if config.slo else None,
+        max_instances=config.fleet.max_instances,
         max_failures=serve.attempts - 1,
         record=Record(record, serve.record.events, serve.record.decisions) if record is not None else None,
         engine=_engine(config, serve),
         import_paths=(os.getcwd(),),
     )
+
+
+def _check_fleet(config: RunConfig) -> None:
+    """What the simulator alone carries out."""
+    if config.fleet.events:
+        raise ConfigError("fleet.events is a schedule for the simulator; live, end a worker's process, or leave it out")
+    if config.fleet.convertible:
+        raise ConfigError("fleet.convertible is not carried out live: Ray Serve stops and starts instances; drop it")
 
 
 def _instances(config: RunConfig, serve: ServeConfig, facts: ModelFacts) -> tuple[InstanceSpec, ...]:

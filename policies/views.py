@@ -265,9 +265,9 @@ class FleetView(NamedTuple):
         """Those of a role that serve."""
         return tuple(view for view in self.instances if view.role == role and view.state == "ready")
 
-    def starting(self, role: Role) -> int:
-        """How many of a role are about to."""
-        return sum(view.role == role and view.state == "starting" for view in self.instances)
+    def missing(self, role: Role) -> int:
+        """How many more should serve: they start, or are about to."""
+        return max(self.target(role) - len(self.ready(role)), 0)
 
 
 class PolicyEvent(NamedTuple):

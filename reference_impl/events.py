@@ -32,16 +32,16 @@ The kinds:
                ``transfer`` row: an iteration that began in between had been planned before; tokens = tokens generated
 ``pause`` / ``resume``  a plan skips this decode / takes it back; tokens = tokens generated so far
 ``preempt``    dropped from ``instance``; tokens = tokens generated so far; it will be admitted again
-``lost``       dropped because ``instance`` failed; tokens = tokens that its client was given so far; it will be
-               dispatched again
+``lost``       dropped because ``instance`` failed, or drains and nobody takes it over; tokens = tokens that its
+               client was given so far; it will be dispatched again
 ``token``      its client was given tokens; tokens = tokens given, these included
 ``finish``     its last token; tokens = output tokens; no instance: it ended on its way from one to another
 ``reject``     refused, failed for good, or given up by its client; reason says why
 ``run``        ``iterations`` equal iterations of one lane; tokens = prompt tokens computed in all of them,
                batch = decodes in each
 ``partition``  the shares of ``instance`` changed; tokens = prefill percent, batch = decode percent
-``start``      ``instance`` begins to start, in its first role or another one: it costs from here on; batch = its devices
-``ready``      ``instance`` serves from here on: one row for each of its lanes; batch = its devices, kv_blocks = its pool
+``start``      ``instance`` begins to start, in its first role or another one: it costs from here on; batch = devices
+``ready``      ``instance`` serves from here on: one row for each of its lanes; batch = devices, kv_blocks = its pool
 ``drain``      ``instance`` gets no new requests
 ``stop``       ``instance`` is gone, having drained: it costs nothing any more
 ``fail``       ``instance`` is gone: it costs nothing any more, and its requests have ``lost`` rows. An iteration that

@@ -1,4 +1,4 @@
-"""What befalls a fleet on a schedule: failures, recoveries, slow instances, changes of role. Frozen, free of any clock."""
+"""What befalls a fleet on a schedule: failures, recoveries, slow instances, changes of role. Frozen, no clock."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Recover:
 
 @dataclass(frozen=True)
 class Slow:
-    """From now on iterations take ``factor`` times as long, also once it has failed and recovered; 1: as long as ever."""
+    """From now on iterations take ``factor`` times as long, also after a failure; 1: as long as ever."""
 
     at_s: float
     instance_id: int
@@ -37,7 +37,7 @@ class Slow:
 
 @dataclass(frozen=True)
 class ChangeRole:
-    """The instance gets no new requests, ends or hands over what it has, and serves in its new role ``startup_s`` later."""
+    """The instance gets no new requests, ends or hands over what it has; ``startup_s`` later it has its new role."""
 
     at_s: float
     instance_id: int

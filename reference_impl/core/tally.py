@@ -1,4 +1,4 @@
-"""What a host counts of its traffic for the scaling policy: totals since its start, and what an interval adds to them."""
+"""What a host counts of its traffic for the scaling policy: totals since its start, and what an interval adds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Counts(NamedTuple):
 
     def since(self, before: Counts) -> Counts:
         """What came on top of ``before``."""
-        return Counts(*(now - then for now, then in zip(self, before, strict=True)))
+        return Counts._make(now - then for now, then in zip(self, before, strict=True))
 
     def served(self) -> ServedView:
         """The finished requests of an interval, as a policy sees them."""
@@ -73,4 +73,4 @@ def finished(
 
 def total(first: Counts, *more: Counts) -> Counts:
     """Added up."""
-    return Counts(*(sum(column) for column in zip(first, *more, strict=True)))
+    return Counts._make(sum(column) for column in zip(first, *more, strict=True))

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from reference_impl.metrics.definitions import PERCENTILES
+from reference_impl.metrics.fleet import presence
 from reference_impl.metrics.log import Bools, EventLogError, RunLog
 from reference_impl.metrics.requests import RequestTable, per_request
 from reference_impl.metrics.resources import kv_use, lane_utilisation, prefix_hit_ratio
@@ -123,7 +124,7 @@ def _judged(run: RunLog, table: RequestTable, keep: Bools, slo: SloTargets | Non
     window_s = run.last_outcome_s - float(table.arrival_s[keep].min())
     if window_s > 0:
         found["goodput_rps"] = int(good.sum()) / window_s
-        devices = sum(int(instance.get("devices", 0)) for instance in run.instances)
+        devices = presence(run).devices
         if devices:
             found["goodput_per_device_rps"] = found["goodput_rps"] / devices
     return found

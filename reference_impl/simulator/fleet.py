@@ -52,7 +52,7 @@ class Fleet:
         return not (self._sim.router.serves(phase) or self._to_come or self._sim.scaler.watches)
 
     def role(self, instance_id: int) -> Role | None:
-        """What a place is there for: its instance serves in this role, or is about to; None: it is, or will be, gone."""
+        """What a place is there for: its instance serves in this role, or is about to; None: it is gone, or going."""
         state = self._sim.instances[instance_id].state
         there = state in ("starting", "ready") or instance_id in self._turns or self._will_recover(instance_id)
         return self._specs[instance_id].role if there else None
@@ -90,7 +90,7 @@ class Fleet:
         self._interrupt(instance, now_s)
         self._sim.handovers.lose(instance, now_s)
         for sequence in evacuate(instance, now_s):
-            self._sim.front_door.lose(sequence, instance, now_s)
+            self._sim.front_door.lose(sequence, instance, now_s, "failed")
 
     def _interrupt(self, instance: Instance, now_s: float) -> None:
         """Its lanes stop where they are; the iterations that they have completed are logged."""
@@ -147,6 +147,7 @@ class Fleet:
         instance.state = "draining"
         self._log("drain", instance, now_s, reason)
         self._sim.router.leave(instance.instance_id)
+        self._sim.asking.soon()
         delay_s = self._sim.spec.dispatch_delay_s
         self._drained_from_s[instance.instance_id] = now_s + delay_s
         if delay_s:

@@ -120,13 +120,13 @@ class FrontDoor:
         if instance.state in ("ready", "draining"):
             self._enqueue(sequence, instance, now_s)
         else:
-            self.lose(sequence, instance, now_s)
+            self.lose(sequence, instance, now_s, "failed")
 
-    def lose(self, sequence: Sequence, instance: Instance, now_s: float) -> None:
-        """An instance failed under a request: it begins anew elsewhere, with the tokens that it has."""
+    def lose(self, sequence: Sequence, instance: Instance, now_s: float, reason: str) -> None:
+        """An instance is gone from under a request: it begins anew elsewhere, with the tokens that it has."""
         request, tokens = sequence.request, sequence.tokens_out
         where = (request.request_id, instance.instance_id, None)
-        self._log.change.append((now_s, "lost", *where, tokens, f"instance {instance.instance_id} failed"))
+        self._log.change.append((now_s, "lost", *where, tokens, f"instance {instance.instance_id} {reason}"))
         if self._router.observer is not None:
             self.notify("preempted", now_s, request.request_id, instance.instance_id, tokens)
         self.submit(Sequence(request, sequence.limit_tokens, tokens), now_s)

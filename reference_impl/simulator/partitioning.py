@@ -136,9 +136,7 @@ class Partitioner:
 class _Window:
     """What one instance's partition policy is shown at the end of the present window."""
 
-    def __init__(
-        self, policy: PartitionPolicy, instance: Instance, runs: tuple[LaneRun, ...], opened_s: float
-    ) -> None:
+    def __init__(self, policy: PartitionPolicy, instance: Instance, runs: tuple[LaneRun, ...], opened_s: float) -> None:
         self.opened_s = opened_s
         self.policy = policy
         self.instance = instance

@@ -9,7 +9,7 @@ from reference_impl.core.failure import RAISED, policy_failure
 from reference_impl.core.instance import Instance
 from reference_impl.core.iteration import Iteration
 from reference_impl.core.scaling import Targets, check_interval, count_roles
-from reference_impl.core.tally import NONE, Counts, finished, total
+from reference_impl.core.tally import NONE, finished, total
 from reference_impl.simulator.order import TICKS
 
 if TYPE_CHECKING:
