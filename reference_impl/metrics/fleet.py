@@ -55,7 +55,8 @@ def presence(run: RunLog) -> Presence:
             block_s += change.blocks * spent_s
             for lane in change.lanes:
                 lane_s[lane] = lane_s.get(lane, 0.0) + spent_s
-            pools[place] = max(pools.get(place, 0), change.blocks)
+            if change.blocks:
+                pools[place] = max(pools.get(place, 0), change.blocks)
     devices = device_s / run.makespan_s if run.makespan_s > 0 else 0.0
     return Presence(lane_s, sum(lane_s.values()), block_s, device_s, devices, pools)
 

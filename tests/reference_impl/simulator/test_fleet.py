@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from policies.api import FleetView, PolicyKind, ScalePlan
+from policies.api import FleetView, PolicyKind, Role, ScalePlan
 from reference_impl.core.fleet_events import ChangeRole, Fail, FleetEvent, Recover, Slow
 from reference_impl.core.spec import ClusterSpec, Link
 from reference_impl.events import FLEET_KINDS, EventLog
@@ -79,8 +79,8 @@ def assert_same(fast: Rows, plain: Rows) -> None:
     assert left.keys() == right.keys()
     for key, expected in right.items():
         assert [label for _, label in left[key]] == [label for _, label in expected], key
-        times = [[at_s for at_s, _ in side] for side in (left[key], expected)]
-        np.testing.assert_allclose(*times, rtol=TOLERANCE, atol=TOLERANCE, err_msg=str(key))
+        got_s, expected_s = ([at_s for at_s, _ in side] for side in (left[key], expected))
+        np.testing.assert_allclose(got_s, expected_s, rtol=TOLERANCE, atol=TOLERANCE, err_msg=str(key))
 
 
 ROLES = [("colocated", "colocated"), ("semi_pd", "colocated"), ("prefill", "decode", "decode"), ("prefill", "decode")]
@@ -106,7 +106,7 @@ def schedules(draw: st.DrawFn, roles: Sequence[str]) -> tuple[FleetEvent, ...]:
         elif kind == "slow":
             events.append(Slow(now_s, place, draw(st.sampled_from([0.5, 1.0, 2.0, 3.7]))))
         else:
-            role = draw(st.sampled_from(["prefill", "decode", "colocated"]))
+            role: Role = draw(st.sampled_from(["prefill", "decode", "colocated"]))
             events.append(ChangeRole(now_s, place, role, startup_s))
     return tuple(events)
 
@@ -231,7 +231,7 @@ def test_a_cache_does_not_survive_a_failure(deploy: Deploy, requests: Any) -> No
     assert [row["tokens"] for row in rows if row["kind"] == "admit"] == [0, 32, 0]
 
 
-def test_an_instance_that_becomes_slow_takes_so_many_times_as_long_from_there_on(deploy: Deploy, requests: Any) -> None:
+def test_an_instance_that_becomes_slow_takes_so_many_times_as_long_from_then_on(deploy: Deploy, requests: Any) -> None:
     """In the midst of a run of many iterations: 5 ms of the one under way are left, and take 15."""
     events = (Slow(0.055, 0, 3.0), Slow(0.2, 0, 1.0))
     rows, simulation = simulate(deploy("colocated", spec={"events": events}), requests((0.0, 100, 30)))

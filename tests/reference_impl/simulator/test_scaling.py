@@ -43,7 +43,7 @@ class Says:
 def steady(requests: int = 40, every_s: float = 0.1, prompt: int = 100, output: int = 20) -> Trace:
     return Trace(
         "steady",
-        np.arange(requests) * every_s,
+        np.arange(requests, dtype=np.float64) * every_s,
         np.full(requests, prompt, np.int32),
         np.full(requests, output, np.int32),
     )
