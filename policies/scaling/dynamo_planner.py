@@ -7,7 +7,8 @@ Idea
     measured TTFT and ITL over the expected ones. Where an instance does both phases: the larger of the two.
     ``load``: one replica more where the TTFT (of prefill) or ITL (of decode) that the next request would get is over
     its target on all instances; one fewer where it is below target x sensitivity on all. Where an instance does both:
-    more if either says so, fewer if both do. Nothing while an earlier step has not been carried out.
+    more if either says so, fewer if both do. Nothing while an earlier step has not been carried out. ``consolidate``:
+    one fewer only where the others, with its load on top, would stay below; of TTFT, what queueing adds counts.
 Reads
     Arrival rate, mean lengths and latencies of the interval, the instances' reports, the host's latency model.
 Parameters
@@ -15,13 +16,14 @@ Parameters
     ttft_s, itl_s: targets.
     sensitivity: part of a target that all instances have to stay below for one fewer.
     correct: use c_p and c_d.
+    consolidate: see above; without it a step down may cause the next step up.
     max_batch_tokens, max_sequences: limits of an engine.
     throughput_interval_s, load_interval_s: seconds between two decisions in each mode.
 Source
     NVIDIA Dynamo: sla_planner.md and planner-design.md for the rules, planner/core for what an engine can do and for
-    the estimates (defaults: 180 s, 5 s, 500 ms, 50 ms, 80 %). Versions differ: later ones drop the corrections, and ask
-    before a step down what the remaining instances would do. Its regressions and interpolators are replaced by the
-    host's latency model, as later versions do (AIC); prefill beside decodes counts as the sum of both iterations. The
+    the estimates (defaults: 180 s, 5 s, 500 ms, 50 ms, 80 %). Later versions drop the corrections and consolidate. Its
+    regressions and interpolators are replaced by the host's latency model, as in later versions (AIC); prefill beside
+    decodes counts as the sum of both iterations, on average by the part of its time that an instance prefills. The
     ARIMA, Kalman and Prophet forecasts, and both modes at once, are not built.
 """
 
@@ -33,7 +35,7 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Annotated, ClassVar
 
-from policies.api import Choice, FleetView, PolicyKind, Range, Role, ScalePlan
+from policies.api import Choice, FleetView, InstanceView, PolicyKind, Range, Role, ScalePlan
 from policies.scaling.engine_capacity import EngineCapacity
 
 
@@ -46,6 +48,7 @@ class DynamoPlanner:
     itl_s: Annotated[float, Range(1e-4, 10, log=True)] = 0.05
     sensitivity: Annotated[float, Range(0, 1)] = 0.8
     correct: bool = True
+    consolidate: bool = False
     max_batch_tokens: Annotated[int, Range(1, 10_000_000)] = 8192
     max_sequences: Annotated[int, Range(1, 1_000_000)] = 256
     throughput_interval_s: Annotated[float, Range(0.1, 3600, log=True)] = 180.0
@@ -101,15 +104,47 @@ class DynamoPlanner:
         if len(ready) != current:
             return current
         isl, osl = fleet.served.prompt_tokens or 0.0, fleet.served.output_tokens or 0.0
+        prefill_share = fleet.arrival_rate_rps * engine.prefill_s(isl) / current if role != "decode" else 0.0
+        fewer = current / (current - 1) if self.consolidate and current > 1 else 1.0
         steps = []
         if role != "decode":
-            ttfts = [engine.next_ttft_s(view, isl, beside_decodes=role != "prefill") for view in ready]
-            steps.append(self._step(ttfts, self.ttft_s))
+            steps.append(self._prefill_step(engine, ready, isl, fewer, both=role != "prefill"))
         if role != "prefill":
-            steps.append(self._step([engine.next_itl_s(view, isl + osl / 2) for view in ready], self.itl_s))
+            steps.append(self._decode_step(engine, ready, isl + osl / 2, fewer, prefill_share))
         return current + (1 if max(steps) > 0 else max(steps))
 
-    def _step(self, estimates_s: Sequence[float], target_s: float) -> int:
-        if all(estimate > target_s for estimate in estimates_s):
+    def _prefill_step(
+        self, engine: EngineCapacity, ready: Sequence[InstanceView], isl: float, fewer: float, *, both: bool
+    ) -> int:
+        if all(engine.next_ttft_s(view, isl, beside_decodes=both) > self.ttft_s for view in ready):
             return 1
-        return -1 if all(estimate < target_s * self.sensitivity for estimate in estimates_s) else 0
+        for view in (_with_more(view, fewer) for view in ready):
+            own_s = engine.next_ttft_s(view._replace(waiting_tokens=0), isl, beside_decodes=both)
+            fixed_s = own_s if self.consolidate else 0.0
+            queued_s = engine.next_ttft_s(view, isl, beside_decodes=both) - fixed_s
+            if queued_s >= (self.ttft_s - fixed_s) * self.sensitivity:
+                return 0
+        return -1
+
+    def _decode_step(
+        self, engine: EngineCapacity, ready: Sequence[InstanceView], context: float, fewer: float, prefill_share: float
+    ) -> int:
+        if all(engine.next_itl_s(view, context, prefill_share) > self.itl_s for view in ready):
+            return 1
+        for view in (_with_more(view, fewer) for view in ready):
+            full = self.consolidate and view.kv_use >= 1
+            if full or engine.next_itl_s(view, context, prefill_share * fewer) >= self.itl_s * self.sensitivity:
+                return 0
+        return -1
+
+
+def _with_more(view: InstanceView, times: float) -> InstanceView:
+    """An instance with so many times its load; ``kv_use`` follows."""
+    blocks = int((view.total_blocks - view.free_blocks) * times)
+    return view._replace(
+        waiting_requests=int(view.waiting_requests * times),
+        running_requests=int(view.running_requests * times),
+        waiting_tokens=int(view.waiting_tokens * times),
+        context_tokens=int(view.context_tokens * times),
+        free_blocks=view.total_blocks - blocks,
+    )

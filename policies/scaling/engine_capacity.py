@@ -6,7 +6,7 @@ Source: NVIDIA Dynamo v1.1, ``planner/core/perf_model/{prefill,decode,agg}.py``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 
 from policies.api import Estimate, InstanceView
 
@@ -54,8 +54,10 @@ class EngineCapacity:
         )
         return self.prefill_s(tokens) + ceil(tokens / self.max_batch_tokens) * decode_s
 
-    def next_itl_s(self, view: InstanceView, context_tokens: float) -> float:
-        """With one more request of that context: what is running, what is on its way, and that one."""
+    def next_itl_s(self, view: InstanceView, context_tokens: float, prefill_share: float) -> float:
+        """With one more request of that context: what is running, what is on its way, and that one; on average over
+        iterations of an instance that prefills for a part of its time."""
         sequences = view.running_requests + view.waiting_requests + 1
         mean = view.context_tokens / view.running_requests if view.running_requests else context_tokens
-        return self.decode_s(sequences, view.context_tokens + view.waiting_tokens + max(mean, 1.0))
+        alone_s = self.decode_s(sequences, view.context_tokens + view.waiting_tokens + max(mean, 1.0))
+        return alone_s / (1 - prefill_share) if prefill_share < 1 else inf

@@ -49,7 +49,7 @@ class Fleet:
 
     def hopeless(self, phase: Phase) -> bool:
         """Whether no instance serves this phase, and none ever will."""
-        return not (self._sim.router.serves(phase) or self._to_come or self._sim.scaler.watches)
+        return not (self._sim.router.serves(phase) or self._to_come or self._sim.scaler.may_bring(phase))
 
     def role(self, instance_id: int) -> Role | None:
         """What a place is there for: its instance serves in this role, or is about to; None: it is gone, or going."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from policies.api import Estimate, FleetView, Role
+from policies.api import Estimate, FleetView, Phase, RequestView, Role
 from reference_impl.core.failure import RAISED, policy_failure
 from reference_impl.core.instance import Instance
 from reference_impl.core.iteration import Iteration
+from reference_impl.core.router import PHASE_ROLES
 from reference_impl.core.scaling import Targets, check_interval, count_roles
 from reference_impl.core.tally import NONE, finished, total
 from reference_impl.simulator.order import TICKS
@@ -29,8 +30,8 @@ class Scaler:
         """Whether the policy is asked again, so that traffic has to be counted."""
         self._counts = self._before = NONE
         self._before_s = 0.0
-        self._first_tokens: dict[int, float] = {}
-        """Of requests that have not finished, by request: when the first token came."""
+        self._first_tokens: dict[int, tuple[RequestView, float]] = {}
+        """Of requests that have not finished: when the first token came."""
 
     def start(self) -> None:
         """Ask for the first time; set the schedule of the fleet and the other calls going."""
@@ -40,16 +41,20 @@ class Scaler:
             self._enact(0.0)
         self._later(1)
 
+    def may_bring(self, phase: Phase) -> bool:
+        """Whether the policy may yet want an instance that serves this phase."""
+        return self.watches and not PHASE_ROLES[phase].isdisjoint(self._targets.wanted)
+
     def completed(self, iteration: Iteration, ended: list[int], now_s: float) -> None:
         """Count the first tokens and the finishes of an iteration."""
         for sequence in iteration.ended:
             if sequence.tokens_out == 1:
-                self._first_tokens[sequence.request_id] = now_s
-        sim = self._sim
+                self._first_tokens[sequence.request_id] = sequence.request, now_s
+        outputs, slo = self._sim.outputs, self._sim.spec.slo
         for request_id in ended:
-            arrival_s, prompt_tokens = float(sim.trace.arrival_s[request_id]), int(sim.trace.prompt_tokens[request_id])
-            first_s = self._first_tokens.pop(request_id) - arrival_s
-            done = finished(prompt_tokens, sim.outputs[request_id], first_s, now_s - arrival_s, sim.spec.slo)
+            request, first_s = self._first_tokens.pop(request_id)
+            since_arrival_s = first_s - request.arrival_s, now_s - request.arrival_s
+            done = finished(request.prompt_tokens, outputs[request_id], *since_arrival_s, slo)
             self._counts = total(self._counts, done)
 
     def _later(self, number: int) -> None:

@@ -227,6 +227,10 @@ class TestDynamoPlannerByLoad(ScalingContract):
     spec = "dynamo_planner:mode=load"
 
 
+class TestDynamoPlannerThatConsolidates(ScalingContract):
+    spec = "dynamo_planner:mode=load,consolidate=true"
+
+
 class TestNoPrediction(PredictorContract):
     spec = "none"
 

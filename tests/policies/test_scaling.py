@@ -231,3 +231,21 @@ def test_an_instance_of_both_phases_grows_for_either_and_shrinks_for_both() -> N
             fake_instance(i, waiting_tokens=waiting, running_requests=running, context_tokens=running) for i in (0, 1)
         ]
         assert found.scale(fleet(*views)).targets == {"colocated": wanted}, (waiting, running)
+
+
+@pytest.mark.parametrize(("consolidate", "wanted"), [("false", 1), ("true", 2)])
+def test_consolidation_asks_what_the_remaining_instances_would_do(consolidate: str, wanted: int) -> None:
+    """Each at 0.035 s, below 0.8 x 0.05; one with the load of both would be at 0.06 s."""
+    views = [fake_instance(i, role="decode", running_requests=249, context_tokens=0) for i in (0, 1)]
+    assert policy(f"dynamo_planner:mode=load,consolidate={consolidate}").scale(fleet(*views, decode=2)).targets == {
+        "decode": wanted
+    }
+
+
+def test_consolidation_counts_what_queueing_adds_to_ttft() -> None:
+    """0.31 s of its own; 0.19 s are left for the queue, 0.152 s at 80 %: 1000 tokens take 0.1 s, 2000 take 0.2."""
+    for waiting, wanted in ((0, 1), (500, 1), (1000, 2)):
+        views = [fake_instance(i, role="prefill", waiting_tokens=waiting) for i in (0, 1)]
+        seen = fleet(*views, served=ServedView(9, 1, 1, 3000.0, 100.0, 0.1, 0.01), prefill=2)
+        found = policy("dynamo_planner:mode=load,consolidate=true").scale(seen)
+        assert found.targets == {"prefill": wanted}, waiting

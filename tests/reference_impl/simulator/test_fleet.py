@@ -190,7 +190,7 @@ def of_kind(rows: Rows, *kinds: str) -> list[tuple[float, int | None, int | None
 def test_a_failure_sends_requests_elsewhere_with_the_tokens_that_they_have(
     deploy: Deploy, requests: Any, tmp_path: Path
 ) -> None:
-    """Prompts of 100 tokens take 20 ms, decodes 10 ms: at 75 ms five of the iterations after the prompt are complete."""
+    """Prompts of 100 tokens take 20 ms, decodes 10 ms: at 75 ms five of the latter are complete."""
     spec = deploy("colocated", "colocated", dispatch="round_robin", spec={"events": (Fail(0.075, 0),)})
     rows, _ = simulate(spec, requests((0.0, 100, 20), (0.0, 100, 20)), path=tmp_path / "events.parquet")
     (lost,) = [row for row in rows if row["kind"] == "lost"]
@@ -231,7 +231,7 @@ def test_a_cache_does_not_survive_a_failure(deploy: Deploy, requests: Any) -> No
     assert [row["tokens"] for row in rows if row["kind"] == "admit"] == [0, 32, 0]
 
 
-def test_an_instance_that_becomes_slow_takes_so_many_times_as_long_from_then_on(deploy: Deploy, requests: Any) -> None:
+def test_a_slow_instance_takes_so_many_times_as_long_from_then_on(deploy: Deploy, requests: Any) -> None:
     """In the midst of a run of many iterations: 5 ms of the one under way are left, and take 15."""
     events = (Slow(0.055, 0, 3.0), Slow(0.2, 0, 1.0))
     rows, simulation = simulate(deploy("colocated", spec={"events": events}), requests((0.0, 100, 30)))
