@@ -168,6 +168,7 @@ class Fleet:
         if startup_s is None:
             self._gone(instance, now_s)
         else:
+            instance.state = "stopped"
             self._to_come -= 1
             self._place(place, startup_s, now_s, f"to be {self._specs[place].role}")
             self._sim.asking.soon()
