@@ -38,9 +38,9 @@ class ScalingContract(PolicyContract):
 def random_fleet(
     rng: random.Random, now_s: float, configured: Mapping[Role, int], targets: Mapping[Role, int]
 ) -> FleetView:
-    """Instances of random load, as many as there should be or fewer; now and then nothing arrived or finished."""
-    shown = random_cluster(rng, now_s, 64).instances
-    roles = [role for role, count in targets.items() for _ in range(rng.randint(0, min(count, 30)))]
+    """Instances of random load, a few of those that there should be; now and then nothing arrived or finished."""
+    shown = random_cluster(rng, now_s, 8).instances
+    roles = [role for role, count in targets.items() for _ in range(rng.randint(0, min(count, 4)))]
     instances = tuple(view._replace(role=role) for view, role in zip(shown, roles, strict=False))
     served = rng.choice(
         (ServedView(), ServedView(40, 0.5, 1.0, 900.0, 100.0, 0.4, 0.03), ServedView(1, 1, 1, 5, 1, 0.1))
