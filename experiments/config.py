@@ -22,6 +22,7 @@ from experiments.config_base import (
     StrictModel,
     count_field,
 )
+from experiments.config_fleet_events import FleetEventConfig
 from experiments.config_serve import ServeConfig
 
 
@@ -114,6 +115,14 @@ class FleetConfig(StrictModel):
     prefix_caching: bool = True
     price_per_device_hour: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] | None = None
     """What a device costs, in any currency; None: figures of cost are left out. It decides nothing."""
+    events: Annotated[tuple[FleetEventConfig, ...], Field(strict=False)] = ()
+    """Failures, recoveries, slow instances and changes of role, in the simulator."""
+    startup_s: Seconds = 0.0
+    """From the decision to have another instance until it serves, in the simulator."""
+    max_instances: Annotated[int, count_field(MAX_INSTANCES)] | None = None
+    """Of one role, whatever the scaling policy wants; None: no bound."""
+    convertible: bool = False
+    """Scaling drains instances of a role that has too many and turns them into those that another role lacks."""
 
     @model_validator(mode="after")
     def _both_phases(self) -> Self:
@@ -127,6 +136,9 @@ class FleetConfig(StrictModel):
         if self.instances * self.pp > MAX_INSTANCES:
             what = "instances" if self.pp == 1 else f"instances of pp {self.pp}"
             raise ValueError(f"{self.instances} {what} are not allowed; allowed: at most {MAX_INSTANCES} in all")
+        roles = [group.role for group in self.groups for _ in range(group.count)]
+        if self.max_instances is not None and any(roles.count(role) > self.max_instances for role in set(roles)):
+            raise ValueError(f"max_instances is {self.max_instances}, below the configured number of a role; raise it")
         if self.max_sequences > self.max_batch_tokens and any(group.role != "prefill" for group in self.groups):
             raise ValueError(
                 f"max_sequences {self.max_sequences} is over max_batch_tokens {self.max_batch_tokens}, but each "

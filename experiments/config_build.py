@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from experiments.config import ContentionConfig, FleetConfig, LinkConfig, RunConfig, SloConfig, WorkloadConfig
 from experiments.config_base import ConfigError
 from experiments.config_costs import build_costs
+from experiments.config_fleet_events import build_events
 
 if TYPE_CHECKING:
     from reference_impl.core.spec import ClusterSpec, InstanceSpec, Link, Pipeline, Slo
@@ -150,6 +151,10 @@ def _cluster(config: RunConfig) -> ClusterSpec:
         plan_ahead=host.plan_ahead,
         dispatch_delay_s=host.dispatch_delay_s,
         seed=config.seed,
+        events=build_events(config.fleet.events),
+        startup_s=config.fleet.startup_s,
+        max_instances=config.fleet.max_instances,
+        convertible=config.fleet.convertible,
     )
 
 

@@ -16,6 +16,9 @@ SIMULATED_ONLY = {
     "fleet.pp_link": "a live instance computes on one device",
     "fleet.expert_parallel": "a live instance computes on one device",
     "fleet.memory_fraction": "a live instance has the KV blocks of fleet.kv_blocks",
+    "fleet.events": "live, end a worker's process or stop it",
+    "fleet.startup_s": "a deployment takes the time that it takes",
+    "fleet.convertible": "Ray Serve stops and starts instances",
     "host.partition_switch_s": "compute shares are not carried out live in this version",
     "host.dispatch_delay_s": "a deployment takes the time that it takes (semiflow profile measures it)",
 }

@@ -68,6 +68,7 @@ def build_live(config: RunConfig, record: Path | None) -> LiveSpec:
         report_period_s=config.host.report_period_s,
         report_delay_s=config.host.report_delay_s,
         slo=build_slo(config.slo),
+        max_instances=config.fleet.max_instances,
         max_failures=serve.attempts - 1,
         record=Record(record, serve.record.events, serve.record.decisions) if record is not None else None,
         engine=_engine(config, serve),

@@ -39,6 +39,7 @@ from policies.views import PolicyEvent as PolicyEvent
 from policies.views import Queue as Queue
 from policies.views import RequestView as RequestView
 from policies.views import SequenceView as SequenceView
+from policies.views import ServedView as ServedView
 
 PolicyKind = Literal["dispatch", "batch", "partition", "scaling", "prediction"]
 

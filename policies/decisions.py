@@ -64,7 +64,11 @@ class Partition(NamedTuple):
 
 
 class ScalePlan(NamedTuple):
-    """How many instances of each role there should be."""
+    """How many instances of each role there should be.
+
+    A role that is not named keeps its number. Where one role loses instances and another gains some, a fleet that is
+    convertible drains the former and turns them into the latter.
+    """
 
     targets: Mapping[Role, int]
     reason: str | None = None

@@ -66,7 +66,12 @@ BUILTIN: dict[PolicyKind, dict[str, str]] = {
         "duet_on_demand": "policies.partition.duet_on_demand:DuetOnDemand",
         "nexus_greedy": "policies.partition.nexus_greedy:NexusGreedy",
     },
-    "scaling": {"fixed": "policies.scaling.fixed:Fixed"},
+    "scaling": {
+        "fixed": "policies.scaling.fixed:Fixed",
+        "target_tracking": "policies.scaling.target_tracking:TargetTracking",
+        "slo_feedback": "policies.scaling.slo_feedback:SloFeedback",
+        "dynamo_planner": "policies.scaling.dynamo_planner:DynamoPlanner",
+    },
     "prediction": {
         "none": "policies.prediction.none:NoPrediction",
         "oracle": "policies.prediction.oracle:Oracle",

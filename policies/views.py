@@ -7,13 +7,14 @@ are read-only protocols that the host's live objects satisfy; the others are imm
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Reversible, Sequence
+from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from policies.decisions import Partition, Role
 
 LaneKind = Literal["mixed", "prefill", "decode"]
 Phase = Literal["prefill", "decode"]
-InstanceState = Literal["starting", "ready", "draining", "failed"]
+InstanceState = Literal["starting", "ready", "draining", "failed", "stopped"]
 
 
 class RequestView(NamedTuple):
@@ -230,15 +231,50 @@ class PartitionView(NamedTuple):
     """Share of the instance's KV blocks that cannot be had at the end of the window."""
 
 
+class ServedView(NamedTuple):
+    """The requests that finished in an interval; None: there were none to tell from."""
+
+    requests: int = 0
+    attainment_ttft: float | None = None
+    attainment_tpot: float | None = None
+    prompt_tokens: float | None = None
+    """Mean, as is each of the following."""
+    output_tokens: float | None = None
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+
+
 class FleetView(NamedTuple):
     """What the cluster manager knows when it decides how many instances of each role there should be."""
 
     now_s: float
     instances: tuple[InstanceView, ...]
+    """All that are there, those that start or drain too (see their ``state``), by ascending id."""
     arrival_rate_rps: float
+    """Of the last interval."""
     attainment: float | None
     """Share of the requests finished in the last interval that met their targets; None when there were none."""
     configured: Mapping[Role, int]
+    targets: Mapping[Role, int] = MappingProxyType({})
+    """How many there should be now: what was decided last, at first what is configured."""
+    served: ServedView = ServedView()
+    """The requests that finished in the last interval."""
+    outstanding_requests: int = 0
+    """That have arrived and are neither finished nor rejected, wherever they are."""
+    estimate: Estimate | None = None
+    """The host's latency model of an instance."""
+
+    def target(self, role: Role) -> int:
+        """How many instances of a role there should be now."""
+        return self.targets.get(role, self.configured.get(role, 0))
+
+    def ready(self, role: Role) -> tuple[InstanceView, ...]:
+        """Those of a role that serve."""
+        return tuple(view for view in self.instances if view.role == role and view.state == "ready")
+
+    def missing(self, role: Role) -> int:
+        """How many more should serve: they start, or are about to."""
+        return max(self.target(role) - len(self.ready(role)), 0)
 
 
 class PolicyEvent(NamedTuple):

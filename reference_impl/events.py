@@ -32,14 +32,24 @@ The kinds:
                ``transfer`` row: an iteration that began in between had been planned before; tokens = tokens generated
 ``pause`` / ``resume``  a plan skips this decode / takes it back; tokens = tokens generated so far
 ``preempt``    dropped from ``instance``; tokens = tokens generated so far; it will be admitted again
-``lost``       dropped because ``instance`` failed; tokens = tokens that its client was given so far; it will be
-               dispatched again
+``lost``       dropped because ``instance`` failed, or drains and nobody takes it over; tokens = tokens that its
+               client was given so far; it will be dispatched again
 ``token``      its client was given tokens; tokens = tokens given, these included
 ``finish``     its last token; tokens = output tokens; no instance: it ended on its way from one to another
 ``reject``     refused, failed for good, or given up by its client; reason says why
 ``run``        ``iterations`` equal iterations of one lane; tokens = prompt tokens computed in all of them,
                batch = decodes in each
 ``partition``  the shares of ``instance`` changed; tokens = prefill percent, batch = decode percent
+``start``      ``instance`` begins to start, in its first role or another one: it costs from here on; batch = devices
+``ready``      ``instance`` serves from here on: one row for each of its lanes; batch = devices, kv_blocks = its pool
+``drain``      ``instance`` gets no new requests
+``stop``       ``instance`` is gone, having drained: it costs nothing any more
+``fail``       ``instance`` is gone: it costs nothing any more, and its requests have ``lost`` rows. An iteration that
+               was under way has no row
+``slow``       iterations of ``instance`` take longer from here on, or as long as ever; reason says how much
+
+Rows of instances (the last six kinds) are logged where the fleet may change. They then begin with ``ready`` rows of the
+configured instances, which cost from there on; without any, those of the metadata are there all the time.
 
 End of iteration j = 1, 2, ... of a run: ``first_end_s + (j-1) step_s + growth_s (j-1)(j-2)/2``. A request's tokens
 are: one at each of its ``prefilled`` rows, and one at the end of each iteration with decodes that its instance's
@@ -130,6 +140,7 @@ ROW_FIELDS: dict[str, tuple[str, ...]] = {
     "token": ("time_s", "request", "tokens"),
     "finish": ("time_s", "request", "instance", "lane", "tokens"),
     "transfer": ("time_s", "request", "instance", "lane", "tokens", "start_s"),
+    "fleet": ("time_s", "kind", "instance", "lane", "batch", "kv_blocks", "reason"),
     "change": ("time_s", "kind", "request", "instance", "lane", "tokens", "reason"),
     "arrive": ("time_s", "request", "tokens"),
     "dispatch": ("time_s", "request", "instance", "reason"),
@@ -139,6 +150,10 @@ ROW_FIELDS: dict[str, tuple[str, ...]] = {
 }
 """The fields of each list's rows, in order; a list is a kind, or names the kind in each row. Lists stand in the order
 in which the events of one moment are logged: what a moment ends comes before what it begins."""
+
+
+FLEET_KINDS = ("start", "ready", "drain", "stop", "fail", "slow")
+"""What the rows of the list ``fleet`` say of an instance."""
 
 
 class EventLog:
@@ -160,6 +175,8 @@ class EventLog:
         self.change: list[tuple[Any, ...]] = []
         """``join``, ``pause``, ``resume``, ``preempt`` and ``lost``, which one moment can bring in any order."""
         self.transfer: list[tuple[Any, ...]] = []
+        self.fleet: list[tuple[Any, ...]] = []
+        """Those of :data:`FLEET_KINDS`."""
         self.arrive: list[tuple[Any, ...]] = []
         self.dispatch: list[tuple[Any, ...]] = []
         self.reject: list[tuple[Any, ...]] = []

@@ -82,10 +82,10 @@ def random_request(rng: random.Random, request_id: int) -> RequestView:
     return fake_request(request_id, prompt_tokens, *range(1000 * group, 1000 * group + shared), *own)
 
 
-def random_cluster(rng: random.Random, now_s: float) -> FakeCluster:
-    """One to 64 instances of random load, with gaps in their ids; the views are up to a second old."""
+def random_cluster(rng: random.Random, now_s: float, count: int | None = None) -> FakeCluster:
+    """Instances of random load, ``count`` or one to 64, with gaps in their ids; the views are up to a second old."""
     phase: Phase = rng.choice(("prefill", "decode"))
-    ids = sorted(rng.sample(range(80), rng.choice((1, 2, 3, 8, 64))))
+    ids = sorted(rng.sample(range(80), count or rng.choice((1, 2, 3, 8, 64))))
     views = tuple(
         fake_instance(
             instance_id,

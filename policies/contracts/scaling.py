@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from typing import Any, ClassVar, get_args
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
-from policies.api import FleetView, PolicyKind, Role, ScalePlan
+from policies.api import FleetView, PolicyKind, Role, ScalePlan, ServedView
 from policies.contracts.base import Handover, PolicyContract, keep
-from policies.contracts.fakes import random_cluster
+from policies.contracts.fakes import FakeEstimate, random_cluster
 
 
 class ScalingContract(PolicyContract):
@@ -15,17 +16,17 @@ class ScalingContract(PolicyContract):
 
     def decisions(self, policy: Any, seed: int, handover: Handover = keep) -> list[object]:
         rng = random.Random(seed)
-        configured: dict[Role, int] = {role: rng.randrange(5) for role in get_args(Role)}
-        configured["colocated"] += 1
+        roles: list[Role] = ["prefill", "decode"] if seed % 2 else ["colocated"]
+        configured: dict[Role, int] = {role: rng.randrange(1, 5) for role in roles}
+        targets = dict(configured)
         made: list[object] = []
         for step in range(30):
-            attainment = rng.choice((None, 0.0, 0.5, 1.0))
-            instances = random_cluster(rng, now_s=10.0 * step).instances
-            fleet = FleetView(10.0 * step, instances, rng.uniform(0, 50), attainment, dict(configured))
+            fleet = random_fleet(rng, 10.0 * step, configured, targets)
             policy = handover(policy)
             plan = policy.scale(fleet)
-            assert fleet.configured == configured, "the policy changed the fleet view; views are read-only"
-            check_scale(plan)
+            assert (fleet.configured, fleet.targets) == (configured, targets), "the policy changed the fleet view"
+            check_scale(plan, configured)
+            targets = {**targets, **plan.targets}
             made.append(plan)
         return made
 
@@ -34,11 +35,26 @@ class ScalingContract(PolicyContract):
         assert interval_s is None or interval_s > 0, f"interval_s = {interval_s}: seconds above 0, or None"
 
 
-def check_scale(plan: object) -> None:
-    """Whole numbers of instances of known roles, at least one instance in all."""
+def random_fleet(
+    rng: random.Random, now_s: float, configured: Mapping[Role, int], targets: Mapping[Role, int]
+) -> FleetView:
+    """Instances of random load, a few of those that there should be; now and then nothing arrived or finished."""
+    shown = random_cluster(rng, now_s, 8).instances
+    roles = [role for role, count in targets.items() for _ in range(rng.randint(0, min(count, 4)))]
+    instances = tuple(view._replace(role=role) for view, role in zip(shown, roles, strict=False))
+    served = rng.choice(
+        (ServedView(), ServedView(40, 0.5, 1.0, 900.0, 100.0, 0.4, 0.03), ServedView(1, 1, 1, 5, 1, 0.1))
+    )
+    share = rng.choice((0.0, 0.5, 1.0)) if served.requests else None
+    rate_rps = rng.choice((0.0, rng.uniform(0, 50)))
+    busy = sum(view.outstanding_requests for view in instances)
+    return FleetView(now_s, instances, rate_rps, share, dict(configured), dict(targets), served, busy, FakeEstimate())
+
+
+def check_scale(plan: object, configured: Mapping[Role, int]) -> None:
+    """Whole numbers of instances, at least one of each role that is named; only roles that there are."""
     assert isinstance(plan, ScalePlan), f"{plan!r}: a ScalePlan"
     for role, count in plan.targets.items():
-        assert role in get_args(Role), f"{plan}: roles are {get_args(Role)}"
+        assert role in configured, f"{plan}: roles are {list(configured)}"
         assert type(count) is int, f"{plan}: whole numbers of instances"
-        assert count >= 0, f"{plan}: no negative number of instances"
-    assert sum(plan.targets.values()) > 0, f"{plan}: nobody would serve"
+        assert count > 0, f"{plan}: nobody would serve as {role}"

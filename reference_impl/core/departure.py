@@ -82,6 +82,21 @@ def remove(instance: Instance, request_id: int, now_s: float) -> Removed | None:
     return removed
 
 
+def evacuate(instance: Instance, now_s: float) -> list[Sequence]:
+    """Take every request out of an instance that failed, by ascending id; what was promised to it is withdrawn before.
+
+    Their tokens count up to the last iteration that completed.
+    """
+    there = set(instance.outbound)
+    for lane in instance.lanes:
+        for group in (lane.waiting, lane.prefilling, lane.decodes, lane.paused, lane.incoming):
+            there.update(sequence.request_id for sequence in group)
+        for foresight in lane.foresights():
+            there.update((*foresight.due, *foresight.prefilled))
+    removed = (remove(instance, request_id, now_s) for request_id in sorted(there))
+    return [gone.sequence for gone in removed if gone is not None]
+
+
 def _from_outbound(instance: Instance, request_id: int, now_s: float) -> Removed | None:
     sequence = instance.outbound.get(request_id)
     if sequence is None:

@@ -82,6 +82,23 @@ class Router:
             for instance_id, place in cluster.place.items():
                 self._seats[instance_id].append((cluster.known, place))
 
+    def join(self, view: InstanceView) -> None:
+        """One more instance is ready."""
+        self.set_members([*self._members(), view])
+
+    def leave(self, instance_id: int) -> None:
+        """An instance gets no more requests, and what it has reported is not to be learnt any more."""
+        self._reported = deque(report for report in self._reported if report[1].instance_id != instance_id)
+        self.set_members([view for view in self._members() if view.instance_id != instance_id])
+
+    def serves(self, phase: Phase) -> bool:
+        """Whether there is an instance for this phase."""
+        return bool((self._prefill if phase == "prefill" else self._decode).known)
+
+    def _members(self) -> list[InstanceView]:
+        known = (*self._prefill.known, *self._decode.known)
+        return list({view.instance_id: view for view in known}.values())
+
     def report(self, view: InstanceView) -> None:
         """An instance reports itself as it is now."""
         if self._delay_s:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import isfinite
 from typing import Any, Protocol
 
 from policies.api import DispatchPolicy, LaneKind, LengthPredictor, Role, ScalingPolicy
+from reference_impl.core.fleet_events import ChangeRole, FleetEvent, check_schedule
 from reference_impl.latency.api import LatencyModel
 
 PolicyFactory = Callable[[int], Any]
@@ -142,6 +143,14 @@ class ClusterSpec:
     seed: int = 0
     other_executors: tuple[DispatchPolicy, ...] = ()
     """Dispatch policies of the further job executors, each an object of its own."""
+    events: tuple[FleetEvent, ...] = ()
+    """What befalls the instances, and when."""
+    startup_s: float = 0.0
+    """From the decision to have another instance until it serves."""
+    max_instances: int | None = None
+    """Of one role, however many the scaling policy wants."""
+    convertible: bool = False
+    """Whether an instance that one role has too many of becomes one of a role that has too few."""
 
     def __post_init__(self) -> None:
         roles = {instance.role for instance in self.instances}
@@ -155,6 +164,28 @@ class ClusterSpec:
         _check("report_delay_s", self.report_delay_s)
         _check("partition_switch_s", self.partition_switch_s)
         _check("dispatch_delay_s", self.dispatch_delay_s)
+        _check("startup_s", self.startup_s)
+        check_schedule(self.events, len(self.instances))
+        if self.changes and any(instance.pipeline is not None for instance in self.instances):
+            raise ValueError(
+                "fleet events and scaling are not modelled for pipelines, whose virtual engines share their stages; "
+                "set pp to 1, or leave the fleet as it is"
+            )
+        for event in self.events:
+            if isinstance(event, ChangeRole):
+                self.in_role(self.instances[event.instance_id], event.role)
+
+    @property
+    def changes(self) -> bool:
+        """Whether the fleet may become another one."""
+        return bool(self.events) or self.scaling.interval_s is not None
+
+    def in_role(self, instance: InstanceSpec, role: Role) -> InstanceSpec:
+        """The same hardware in another role. Raises ValueError where that cannot be."""
+        if instance.role == role:
+            return instance
+        partitions = (other.partition for other in self.instances if other.role == role == "semi_pd")
+        return replace(instance, role=role, partition=next(partitions, None))
 
 
 def _check(name: str, value: float, *, positive: bool = False) -> None:

@@ -61,20 +61,23 @@ _SINGLES: Mapping[str, str] = {
     "attainment_tpot": f"Share of all arrived requests that finished and met the TPOT target (or had one output"
     f" token); {_MISSES}.",
     "goodput_rps": "Requests that met every target per second of makespan.",
-    "goodput_per_device_rps": "Goodput over the devices (GPUs) of the fleet.",
+    "goodput_per_device_rps": "Goodput over the devices (GPUs) of the fleet; where that changed, over their mean,"
+    " those of instances that start or drain included.",
     "load_growth": "Growth of the load until the last arrival: mean outstanding requests (arrived, neither finished nor"
     " rejected) over the last fifth of the arrivals' span, relative to the middle fifth, less what the arrival rate"
     " grew in between. A queue that grows steadily from nothing gives 0.8, a settled one about 0.",
     "load_growing": "1 if the load was still growing at the last arrival, so that every figure depends on the run's"
     " length: load_growth above 0.1, and more than two standard deviations of chance; else 0.",
     "preemptions": "Times that a running request was dropped from its instance to be recomputed.",
-    "kv_use_mean": "KV blocks in use, of all pools: mean over the makespan. Each instance reports at the end of each"
+    "kv_use_mean": "KV blocks in use, of all pools: mean over the makespan, or the part of it in which a pool was"
+    " there. Each instance reports at the end of each"
     " run of iterations of any of its lanes; a report holds back to the one before it. Time in which no lane of an"
     " instance computes counts as 0.",
     "kv_use_peak": "Largest share of one instance's KV blocks in use at the end of any run of iterations.",
     "prefix_hit_ratio": "Prompt tokens found in the prefix cache over prompt tokens, at each request's first"
     " admission.",
-    "lane_utilisation": "Share of the makespan that a lane computed, mean over all lanes of the fleet.",
+    "lane_utilisation": "Share of the makespan that a lane computed, mean over all lanes of the fleet. Time in which a"
+    " lane was not there does not count.",
     "lane_utilisation_mixed": "Lane utilisation of the lanes that mix prefill and decode.",
     "lane_utilisation_prefill": "Lane utilisation of the prefill lanes.",
     "lane_utilisation_decode": "Lane utilisation of the decode lanes.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from reference_impl.metrics.fleet import devices_of, presence
 from reference_impl.metrics.log import Bools, Floats, RunLog
 from reference_impl.metrics.requests import RequestTable
 
@@ -13,17 +14,17 @@ _HOUR_S = 3600.0
 def device_use(run: RunLog) -> dict[str, float]:
     """``device_held_s`` and ``device_busy_s``; nothing where the log does not say which devices there are.
 
-    Every instance holds its devices for the whole makespan.
+    Without rows of instances coming and going, every one holds its devices for the whole makespan.
     """
-    devices = {int(instance["id"]): int(instance.get("devices", 0)) for instance in run.instances}
-    if not sum(devices.values()) or not run.makespan_s > 0:
+    held_s = presence(run).device_s
+    if not held_s > 0:
         return {}
     runs = run.rows["run"]
     busy_s = 0.0
-    for number, count in devices.items():
+    for number, count in devices_of(run).items():
         here = np.flatnonzero(runs.ints("instance") == number)
         busy_s += count * _covered_s(runs.floats("start_s")[here], runs.floats("time_s")[here])
-    return {"device_held_s": sum(devices.values()) * run.makespan_s, "device_busy_s": busy_s}
+    return {"device_held_s": held_s, "device_busy_s": busy_s}
 
 
 def cost(run: RunLog, table: RequestTable, good: Bools | None) -> dict[str, float]:

@@ -37,6 +37,12 @@ _REQUIRED: Mapping[str, tuple[str, ...]] = {
     "reject": ("request",),
     "run": ("instance", "lane", "batch", "start_s", "iterations"),
     "partition": ("instance", "tokens", "batch"),
+    "start": ("instance", "batch"),
+    "ready": ("instance", "lane", "batch", "kv_blocks"),
+    "drain": ("instance",),
+    "stop": ("instance",),
+    "fail": ("instance",),
+    "slow": ("instance",),
 }
 _OPTIONAL: Mapping[str, tuple[str, ...]] = {
     "finish": ("instance",),

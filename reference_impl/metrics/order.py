@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from reference_impl.events import ROW_FIELDS
+from reference_impl.events import FLEET_KINDS, ROW_FIELDS
 from reference_impl.metrics.log import Rows
 
 _TOLERANCE_S = 1e-9
@@ -24,10 +24,16 @@ def in_order(rows: Mapping[str, Rows]) -> Mapping[str, Rows]:
     lists = list(ROW_FIELDS)
     rank = np.empty(size, np.int64)
     for kind, part in rows.items():
-        rank[part.ints("row")] = lists.index(kind if kind in ROW_FIELDS else "change")
+        rank[part.ints("row")] = lists.index(_list_of(kind))
     place = np.empty(size, np.int64)
     place[np.lexsort((np.arange(size), rank, time_s))] = np.arange(size)
     return {kind: _placed(part, place) for kind, part in rows.items()}
+
+
+def _list_of(kind: str) -> str:
+    if kind in ROW_FIELDS:
+        return kind
+    return "fleet" if kind in FLEET_KINDS else "change"
 
 
 def _placed(part: Rows, place: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Rows:

@@ -2,50 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
+from reference_impl.metrics.fleet import presence
 from reference_impl.metrics.log import LANES, Floats, Ints, RunLog
 from reference_impl.metrics.requests import RequestTable
 
-_LANES_OF_ROLE: Mapping[str, tuple[str, ...]] = {
-    "colocated": ("mixed",),
-    "prefill": ("prefill",),
-    "decode": ("decode",),
-    "semi_pd": ("prefill", "decode"),
-}
-
 
 def lane_utilisation(run: RunLog) -> dict[str, float]:
-    """Busy share of the makespan, over all lanes (``lane_utilisation``) and by kind of lane."""
-    if not run.instances or not run.makespan_s > 0:
+    """Busy share of the time that lanes were there, over all lanes (``lane_utilisation``) and by kind of lane."""
+    there = presence(run)
+    if not there.total_lane_s > 0:
         return {}
-    lanes = [lane for instance in run.instances for lane in _LANES_OF_ROLE.get(instance["role"], ())]
     runs = run.rows["run"]
     busy_s = np.bincount(runs.ints("lane"), runs.floats("time_s") - runs.floats("start_s"), minlength=len(LANES))
     found = {
-        f"lane_utilisation_{lane}": float(busy_s[LANES.index(lane)]) / (lanes.count(lane) * run.makespan_s)
-        for lane in sorted(set(lanes))
+        f"lane_utilisation_{lane}": float(busy_s[LANES.index(lane)]) / lane_s
+        for lane, lane_s in sorted(there.lane_s.items())
+        if lane_s > 0
     }
-    total = float(busy_s.sum()) / (len(lanes) * run.makespan_s) if lanes else None
-    return found if total is None else {"lane_utilisation": total, **found}
+    return {"lane_utilisation": float(busy_s.sum()) / there.total_lane_s, **found}
 
 
 def kv_use(run: RunLog) -> dict[str, float]:
     """Mean and peak share of the KV blocks in use; nothing where the log does not say how large the pools are."""
-    pools = {int(instance["id"]): int(instance["kv_blocks"]) for instance in run.instances if "kv_blocks" in instance}
+    there = presence(run)
     runs = run.rows["run"]
     blocks = runs.ints("kv_blocks")
-    if not pools or not len(runs) or (blocks < 0).any() or not run.makespan_s > 0:
+    if not there.block_s > 0 or not len(runs) or (blocks < 0).any():
         return {}
     peak, block_seconds = 0.0, 0.0
-    for number, pool in pools.items():
+    for number, pool in there.pools.items():
         here = np.flatnonzero(runs.ints("instance") == number)
         begin_s, end_s, held = steps(runs.floats("start_s")[here], runs.floats("time_s")[here], blocks[here])
         peak = max(peak, float(held.max(initial=0)) / pool)
         block_seconds += float(np.sum(held * (end_s - begin_s)))
-    return {"kv_use_mean": block_seconds / (sum(pools.values()) * run.makespan_s), "kv_use_peak": peak}
+    return {"kv_use_mean": block_seconds / there.block_s, "kv_use_peak": peak}
 
 
 def steps(start_s: Floats, end_s: Floats, value: Ints) -> tuple[Floats, Floats, Ints]:

@@ -10,6 +10,7 @@ import numpy as np
 from reference_impl.metrics.definitions import PERCENTILES
 from reference_impl.metrics.devices import cost, device_use
 from reference_impl.metrics.fairness import fairness
+from reference_impl.metrics.fleet import presence
 from reference_impl.metrics.fluidity import fluidity
 from reference_impl.metrics.groups import by_group
 from reference_impl.metrics.log import Bools, EventLogError, RunLog
@@ -137,7 +138,7 @@ def _judged(
     window_s = run.last_outcome_s - float(table.arrival_s[keep].min())
     if window_s > 0:
         found["goodput_rps"] = good / window_s
-        devices = sum(int(instance.get("devices", 0)) for instance in run.instances)
+        devices = presence(run).devices
         if devices:
             found["goodput_per_device_rps"] = found["goodput_rps"] / devices
     return found

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from reference_impl.metrics.fleet import presence
 from reference_impl.metrics.log import Floats, Ints, RunLog
 from reference_impl.metrics.resources import steps
 
@@ -19,7 +20,7 @@ class Timeline(NamedTuple):
     waiting: Floats
     """Requests that arrived and are neither running nor done."""
     kv_use: Floats | None
-    """Share of all KV blocks; None where the log does not say."""
+    """Share of the KV blocks of all instances that were ever there; None where the log does not say."""
 
 
 def timeline(run: RunLog, points: int = 300) -> Timeline:
@@ -52,7 +53,7 @@ def _running(run: RunLog) -> tuple[Floats, Ints]:
 
 
 def _kv(run: RunLog, grid: Floats) -> Floats | None:
-    pools = {int(instance["id"]): int(instance["kv_blocks"]) for instance in run.instances if "kv_blocks" in instance}
+    pools = presence(run).pools
     runs = run.rows["run"]
     blocks = runs.ints("kv_blocks")
     if not pools or (blocks < 0).any():

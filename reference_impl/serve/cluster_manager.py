@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from policies.api import Role, ScalingPolicy
+from policies.api import Estimate, Role, ScalingPolicy
+from reference_impl.core.scaling import count_roles
 from reference_impl.serve.channel import Address, Channel, Listener, Network
 from reference_impl.serve.messages import (
     Beat,
@@ -32,7 +33,7 @@ from reference_impl.serve.messages import (
 )
 from reference_impl.serve.registry import Entry, Key, Registry, SeatRefusedError
 from reference_impl.serve.row_keeper import RowKeeper
-from reference_impl.serve.scaling import Scaler, Traffic, count_roles
+from reference_impl.serve.scaling import Scaler, Traffic
 
 _LOG = logging.getLogger(__name__)
 _TICK_S = 0.05
@@ -59,6 +60,10 @@ class ManagerSettings:
     """A member that says nothing for this long is given up, and killed where it can be."""
     absence_s: float = 1.0
     """One whose line broke has this long to join again."""
+    max_instances: int | None = None
+    """Of one role."""
+    estimate: Estimate | None = None
+    """For scaling policies that predict."""
 
 
 class ClusterManager:
@@ -83,7 +88,7 @@ class ClusterManager:
         self._enact = enact
         seats: dict[Kind, int] = {"front_door": settings.front_doors, "job_executor": settings.job_executors}
         self.registry = Registry(seats, settings.roles, silence_s=settings.silence_s, absence_s=settings.absence_s)
-        self._scaler = Scaler(scaling, count_roles(settings.roles))
+        self._scaler = Scaler(scaling, count_roles(settings.roles), settings.estimate, settings.max_instances)
         self._traffic = Traffic()
         self._lines: dict[Key, Channel] = {}
         self._operators: set[Channel] = set()
@@ -259,8 +264,7 @@ class ClusterManager:
             return  # it has not come up yet
         if self._scaler.due(now_s):
             self._traffic.note(self.registry.entries("front_door"))
-            rate_rps, attainment = self._traffic.since_last(now_s)
-            if self._scaler.ask(self.registry.views(), rate_rps, attainment, now_s):
+            if self._scaler.ask(self.registry.views(), self._traffic.since_last(now_s), now_s):
                 _LOG.info("scaling to %s: %s", self._scaler.targets, self._scaler.reason or "no reason given")
                 self._enact(self._scaler.targets)
 

@@ -25,6 +25,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.deployment import Application, Deployment
 
 from policies.api import Role
+from reference_impl.core.scaling import MAX_INSTANCES, count_roles
 from reference_impl.engine.crew import StartCrew
 from reference_impl.engine.model_facts import model_folder
 from reference_impl.engine.process_crew import ProcessCrews, WorkerSettings
@@ -36,7 +37,6 @@ from reference_impl.serve.nodes.front_door import FrontDoorNode
 from reference_impl.serve.nodes.job_executor import JobExecutorNode
 from reference_impl.serve.nodes.manager import ManagerNode
 from reference_impl.serve.nodes.task_executor import TaskExecutorNode
-from reference_impl.serve.scaling import MAX_INSTANCES, count_roles
 from reference_impl.serve.spec import LiveSpec
 
 _LOG = logging.getLogger(__name__)
@@ -176,7 +176,7 @@ def _scaled(spec: LiveSpec, role: Role, count: int) -> dict[str, Any]:
     config = AutoscalingConfig(
         min_replicas=1,
         initial_replicas=count,
-        max_replicas=MAX_INSTANCES,
+        max_replicas=spec.max_instances or MAX_INSTANCES,
         upscale_delay_s=0.0,
         downscale_delay_s=0.0,
         policy=policy,

@@ -14,6 +14,7 @@ from policies.api import InstanceView, LengthPredictor, Phase, PolicyEvent, Requ
 from reference_impl.core.prediction import Prediction
 from reference_impl.core.router import PHASE_ROLES
 from reference_impl.core.spec import InstanceSpec, Slo
+from reference_impl.core.tally import NONE, total
 from reference_impl.engine.api import EngineRequest, FinishReason, SampledToken
 from reference_impl.engine.prefix_ids import prefix_ids
 from reference_impl.serve.http.delta_stream import DeltaStream
@@ -71,7 +72,8 @@ class LiveGateway:
         self._idle = asyncio.Event()
         self._members = Members(())
         self._views: dict[int, InstanceView] = {}
-        self._arrived = self._finished = self._met_slo = self._redispatched = 0
+        self._counts = NONE
+        self._redispatched = 0
 
     # -------------------------------------------------------------------------------------------------------- its life
 
@@ -114,9 +116,7 @@ class LiveGateway:
         return Beat(
             "draining" if self._draining else "ready",
             next_request_id=self._next_id,
-            arrived=self._arrived,
-            finished=self._finished,
-            met_slo=self._met_slo,
+            counts=self._counts,
             in_flight=len(self._tickets),
         )
 
@@ -131,7 +131,7 @@ class LiveGateway:
             raise invalid(reason, code="context_length_exceeded")
         request_id = next(self._ids)
         self._next_id = request_id + self._settings.front_doors
-        self._arrived += 1
+        self._counts = self._counts._replace(arrived=self._counts.arrived + 1)
         view = self._view(request_id, request)
         self._rows.add("arrive", (view.arrival_s, request_id, view.prompt_tokens))
         job = Job(EngineRequest(view, request.prompt, request.params), self, self._settings.max_failures)
@@ -257,9 +257,7 @@ class LiveGateway:
         del self._tickets[ticket.job.request_id]
         self._rows.add("request", ticket.line(self.now_s()))
         if finished:
-            self._finished += 1
-            slo = self._settings.slo
-            self._met_slo += slo is None or ticket.met(slo.of(ticket.job.request.view.slo_class))
+            self._counts = total(self._counts, ticket.counts(self._settings.slo))
         if not self._tickets:
             self._idle.set()
 

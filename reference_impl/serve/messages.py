@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from policies.api import Dispatch, InstanceView, Phase, PolicyEvent, RequestView, Role
+from policies.api import Dispatch, InstanceState, InstanceView, Phase, PolicyEvent, RequestView, Role
+from reference_impl.core.tally import NONE, Counts
 from reference_impl.engine.api import EngineRequest, FinishReason, SampledToken
 from reference_impl.engine.step import Parcel
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Changes with anything in this file."""
 Kind = Literal["front_door", "job_executor", "task_executor", "operator"]
-MemberState = Literal["starting", "ready", "draining", "failed"]
+MemberState = InstanceState
 
 
 class Hello(NamedTuple):
@@ -198,9 +199,7 @@ class Beat(NamedTuple):
     detail: str = ""
     view: InstanceView | None = None
     next_request_id: int = 0
-    arrived: int = 0
-    finished: int = 0
-    met_slo: int = 0
+    counts: Counts = NONE
     """Of a front door, since its start."""
     in_flight: int = 0
     record_error: str = ""

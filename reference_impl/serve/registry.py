@@ -161,7 +161,7 @@ class Registry:
     def views(self) -> tuple[InstanceView, ...]:
         """The instances as they last described themselves."""
         beats = (entry.beat for entry in self.entries("task_executor"))
-        return tuple(beat.view for beat in beats if beat.view is not None)
+        return tuple(beat.view._replace(state=beat.state) for beat in beats if beat.view is not None)
 
     def missing(self) -> list[str]:
         """Who of the configured deployment is not ready."""

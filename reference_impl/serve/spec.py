@@ -87,6 +87,8 @@ class LiveSpec:
     report_period_s: float | None = None
     report_delay_s: float = 0.0
     slo: Slo | None = None
+    max_instances: int | None = None
+    """Of one role, whatever the scaling policy wants."""
     max_failures: int = 3
     """Of one request, before it gets its error."""
     record: Record | None = None

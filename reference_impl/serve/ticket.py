@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reference_impl.core.spec import Slo
+from reference_impl.core.tally import Counts, finished
 from reference_impl.engine.api import FinishReason, SampledToken
 from reference_impl.serve.http.delta_stream import DeltaStream
 from reference_impl.serve.job import Job, Note
@@ -41,16 +42,14 @@ class Ticket:
             self.last_token_s = now_s
         self.finish = finish
 
-    def met(self, slo: Slo) -> bool:
-        """Whether a finished request met its targets, by this front door's clock."""
-        count, view = len(self.job.tokens), self.job.request.view
-        if self.first_token_s is None or self.last_token_s is None:
-            return False
-        if slo.ttft_s is not None and self.first_token_s - view.arrival_s > slo.ttft_s:
-            return False
-        if slo.tpot_s is None or count < 2:
-            return True
-        return (self.last_token_s - self.first_token_s) / (count - 1) <= slo.tpot_s
+    def counts(self, slo: Slo | None) -> Counts:
+        """What a finished request adds to the counts, by this front door's clock."""
+        view, first_s, last_s = self.job.request.view, self.first_token_s, self.last_token_s
+        since_arrival_s = None if first_s is None else first_s - view.arrival_s
+        targets = slo and slo.of(view.slo_class)
+        return finished(
+            view.prompt_tokens, len(self.job.tokens), since_arrival_s, (last_s or 0.0) - view.arrival_s, targets
+        )
 
     def line(self, now_s: float) -> dict[str, Any]:
         """The request in the run's ``requests.jsonl``; times in seconds on the run's clock."""

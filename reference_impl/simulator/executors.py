@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from policies.api import Estimate, InstanceView, PolicyEvent
+from policies.api import Estimate, InstanceView, Phase, PolicyEvent
 from reference_impl.core.router import Router
 from reference_impl.core.spec import ClusterSpec
 
@@ -65,10 +65,19 @@ class JobExecutors:
         """Who decides for this request."""
         return self._of[request_id]
 
-    def set_members(self, views: Sequence[InstanceView]) -> None:
-        """See :meth:`Router.set_members`."""
+    def join(self, view: InstanceView) -> None:
+        """One more instance is ready."""
         for executor in self._all:
-            executor.router.set_members(views)
+            executor.router.join(view)
+
+    def leave(self, instance_id: int) -> None:
+        """An instance gets no more requests."""
+        for executor in self._all:
+            executor.router.leave(instance_id)
+
+    def serves(self, phase: Phase) -> bool:
+        """Whether there is an instance for this phase."""
+        return self._all[0].router.serves(phase)
 
     def report(self, view: InstanceView) -> None:
         """An instance reports itself to everybody as it is now."""

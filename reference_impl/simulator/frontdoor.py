@@ -9,6 +9,7 @@ from reference_impl.core.instance import Instance
 from reference_impl.core.prediction import Prediction
 from reference_impl.core.sequence import Sequence
 from reference_impl.simulator.executors import JobExecutor
+from reference_impl.simulator.fleet import NOBODY
 from reference_impl.simulator.order import ARRIVALS
 from reference_impl.simulator.telling import tell_end
 
@@ -80,7 +81,9 @@ class FrontDoor:
         request = sequence.request
         decision = executor.router.route(request, "prefill", now_s)
         if decision is None:
-            return False
+            if not self._sim.fleet.hopeless("prefill"):
+                return False
+            decision = NOBODY
         if type(decision) is Reject:
             self.reject(request, decision.reason, now_s)
             return True
@@ -97,10 +100,27 @@ class FrontDoor:
             self._executors.notify(PolicyEvent("dispatched", now_s, request_id, decision.instance_id, tokens))
         delay_s = self._sim.spec.dispatch_delay_s
         if delay_s:
-            self._sim.at(now_s + delay_s, ARRIVALS, lambda: self._enqueue(sequence, instance, now_s + delay_s))
+            self._sim.at(now_s + delay_s, ARRIVALS, lambda: self._reach(sequence, instance, now_s + delay_s))
         else:
             self._enqueue(sequence, instance, now_s)
         return True
+
+    def _reach(self, sequence: Sequence, instance: Instance, now_s: float) -> None:
+        """A request that was on its way reaches its instance, or finds that it has failed."""
+        if instance.state in ("ready", "draining"):
+            self._enqueue(sequence, instance, now_s)
+        else:
+            self.lose(sequence, instance, now_s, "failed")
+
+    def lose(self, sequence: Sequence, instance: Instance, now_s: float, reason: str) -> None:
+        """An instance is gone from under a request: it begins anew elsewhere, with the tokens that it has."""
+        request, tokens = sequence.request, sequence.tokens_out
+        where = (request.request_id, instance.instance_id, None)
+        self._log.change.append((now_s, "lost", *where, tokens, f"instance {instance.instance_id} {reason}"))
+        if self._executors.observed:
+            event = PolicyEvent("preempted", now_s, request.request_id, instance.instance_id, tokens)
+            self._executors.notify(event)
+        self.submit(Sequence(request, sequence.limit_tokens, tokens), now_s)
 
     def _enqueue(self, sequence: Sequence, instance: Instance, now_s: float) -> None:
         """A dispatched request reaches its instance."""

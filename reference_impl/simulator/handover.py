@@ -10,6 +10,7 @@ from policies.api import Dispatch, Reject
 from reference_impl.core.instance import Instance
 from reference_impl.core.sequence import Sequence
 from reference_impl.simulator.executors import JobExecutor
+from reference_impl.simulator.fleet import NOBODY
 from reference_impl.simulator.order import ARRIVALS
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ class Parcel:
 
     sequence: Sequence
     source: Instance
+    destination: Instance | None = None
+    """Where it is on its way to."""
 
 
 class Handovers:
@@ -33,6 +36,8 @@ class Handovers:
 
     def __init__(self, simulation: Simulation) -> None:
         self._sim = simulation
+        self._routed: dict[int, Parcel] = {}
+        """Parcels with a destination that have not arrived, by request."""
         self._inbox: dict[int, deque[Parcel]] = {}
         self._link_free_at_s: dict[int, float] = {}
 
@@ -53,8 +58,14 @@ class Handovers:
             parcel = executor.unrouted[0]
             sequence = parcel.sequence
             destination = sequence.decode_instance_id
-            if destination is None:
+            if destination is None or self._sim.instances[destination].state != "ready":
                 decision = executor.router.route(sequence.request, "decode", now_s)
+                if decision is None and self._sim.fleet.hopeless("decode"):
+                    decision = NOBODY
+                if decision is None and parcel.source.state == "draining" and not executor.router.serves("decode"):
+                    executor.unrouted.popleft()
+                    self._send_back(parcel, now_s)
+                    continue
                 if decision is None:
                     return
                 if type(decision) is Reject:
@@ -70,6 +81,8 @@ class Handovers:
                 self._drop(parcel, f"its {total} tokens exceed decode instance {destination}", now_s)
                 continue
             instance.expect(sequence)
+            parcel.destination = instance
+            self._routed[sequence.request_id] = parcel
             self._inbox.setdefault(destination, deque()).append(parcel)
             self.accept(instance, now_s)
             self._sim.touch(instance)
@@ -77,6 +90,11 @@ class Handovers:
     def _drop(self, parcel: Parcel, reason: str, now_s: float) -> None:
         self._leave(parcel, now_s)
         self._sim.front_door.reject(parcel.sequence.request, reason, now_s)
+
+    def _send_back(self, parcel: Parcel, now_s: float) -> None:
+        """Its instance is to go, and nobody takes it: it begins anew. Else a last decode instance to be would wait."""
+        self._leave(parcel, now_s)
+        self._sim.front_door.lose(parcel.sequence, parcel.source, now_s, "drains, and no decode instance is there")
 
     def _leave(self, parcel: Parcel, now_s: float) -> None:
         """The source gets its blocks back and may go on with what waits for them."""
@@ -108,8 +126,40 @@ class Handovers:
         self._sim.at(end_s, ARRIVALS, lambda: self._deliver(parcel, destination, start_s, end_s))
 
     def _deliver(self, parcel: Parcel, destination: Instance, start_s: float, end_s: float) -> None:
+        if parcel.destination is not destination:
+            return  # one of the two failed meanwhile
         sequence = parcel.sequence
+        del self._routed[sequence.request_id]
         self._leave(parcel, end_s)
         destination.receive(sequence, start_s, end_s)
         self._sim.wake(self._sim.runs[destination.instance_id][-1], end_s)
         self._sim.touch(destination)
+
+    # --------------------------------------------------------------------------------------------- an instance fails
+
+    def lose(self, instance: Instance, now_s: float) -> None:
+        """``instance`` fails: what it was to send is lost with it, what it was to get goes elsewhere."""
+        for executor in self._sim.executors:
+            executor.unrouted = deque(parcel for parcel in executor.unrouted if parcel.source is not instance)
+        for parcel in [parcel for parcel in self._routed.values() if parcel.source is instance]:
+            destination = self._recall(parcel, now_s)
+            self.accept(destination, now_s)
+            self._sim.touch(destination)
+        for parcel in [parcel for parcel in self._routed.values() if parcel.destination is instance]:
+            self._recall(parcel, now_s)
+            parcel.sequence.decode_instance_id = None
+            self._sim.executors.of(parcel.sequence.request_id).unrouted.append(parcel)
+        self._inbox.pop(instance.instance_id, None)
+        self._link_free_at_s.pop(instance.instance_id, None)
+
+    def _recall(self, parcel: Parcel, now_s: float) -> Instance:
+        """It does not arrive; returns where it would have."""
+        destination, parcel.destination = parcel.destination, None
+        assert destination is not None
+        del self._routed[parcel.sequence.request_id]
+        inbox = self._inbox[destination.instance_id]
+        if parcel in inbox:
+            inbox.remove(parcel)
+        self._sim.settle(destination, now_s)
+        destination.withdraw(parcel.sequence.request_id)
+        return destination

@@ -23,30 +23,35 @@ class Partitioner:
     def __init__(self, simulation: Simulation) -> None:
         self._sim = simulation
         self._windows: dict[int, _Window] = {}
-        for instance in simulation.instances:
-            factory = instance.spec.partition
-            if instance.spec.role == "semi_pd" and factory is not None:
-                policy = factory(policy_seed(simulation.spec.seed, instance.instance_id, 8))
-                self._windows[instance.instance_id] = _Window(policy, instance, simulation.runs[instance.instance_id])
 
-    def start(self) -> None:
-        """Set the initial shares and the first windows going."""
-        for window in self._windows.values():
-            shares = _checked(window.policy, window.policy.initial())
-            window.shares = shares
-            for run, pct in zip(window.runs, shares, strict=True):
-                run.pct = pct
-            self._log(window, 0.0, "initial shares")
-            if window.policy.window_s is not None:
-                _check_window(window.policy)
-                self._schedule(window, 1, window.policy.window_s)
+    def open(self, instance: Instance, now_s: float) -> None:
+        """A semi-PD instance is ready: set its initial shares and its windows going."""
+        factory = instance.spec.partition
+        if instance.spec.role != "semi_pd" or factory is None:
+            return
+        policy = factory(policy_seed(self._sim.spec.seed, instance.instance_id, 8))
+        window = _Window(policy, instance, self._sim.runs[instance.instance_id], now_s)
+        self._windows[instance.instance_id] = window
+        shares = _checked(policy, policy.initial())
+        window.shares = shares
+        for run, pct in zip(window.runs, shares, strict=True):
+            run.pct = pct
+        self._log(window, now_s, "initial shares")
+        if policy.window_s is not None:
+            _check_window(policy)
+            self._schedule(window, 1, policy.window_s)
+
+    def close(self, instance_id: int) -> None:
+        """An instance is gone."""
+        self._windows.pop(instance_id, None)
 
     def rate(self, run: LaneRun) -> float:
-        """How fast a lane progresses beside the other lane of its instance, at their present shares."""
+        """How fast a lane progresses: alone, or beside the other lane of its instance at their present shares."""
         other = run.other
-        assert other is not None
+        if other is None:
+            return run.speed
         busy = other.iteration is not None
-        return run.instance.spec.contention.rate(run.lane.kind, run.pct, other.pct, busy)
+        return run.speed * run.instance.spec.contention.rate(run.lane.kind, run.pct, other.pct, busy)
 
     def adopt(self, run: LaneRun) -> None:
         """A lane starts an iteration: from here on it has the share that was decided for it (asynchronous switch)."""
@@ -77,11 +82,14 @@ class Partitioner:
                 window.tpot_s.append((now_s - first_s) / (tokens - 1))
 
     def _schedule(self, window: _Window, number: int, window_s: float) -> None:
-        self._sim.at(number * window_s, TICKS, lambda: self._decide(window, number, window_s))
+        end_s = window.opened_s + number * window_s
+        self._sim.at(end_s, TICKS, lambda: self._decide(window, number, window_s))
 
     def _decide(self, window: _Window, number: int, window_s: float) -> None:
         """A window is over: ask the policy, and switch after the switch delay where it wants other shares."""
-        now_s = number * window_s
+        if self._gone(window):
+            return
+        now_s = window.opened_s + number * window_s
         slo = self._sim.spec.slo
         targets = (slo.ttft_s, slo.tpot_s) if slo is not None else (None, None)
         policy = window.policy
@@ -104,7 +112,7 @@ class Partitioner:
 
     def _switch(self, window: _Window, shares: Partition, now_s: float) -> None:
         """The new shares are ready: an idle lane takes its own at once, a busy one when its iteration ends."""
-        if shares != window.shares:
+        if shares != window.shares or self._gone(window):
             return  # overtaken by a later decision
         self._log(window, now_s, None)
         for run, pct in zip(window.runs, shares, strict=True):
@@ -116,6 +124,9 @@ class Partitioner:
                 self._sim.stop_soon(run)
         self._sim.sync_rates(window.instance, now_s)
 
+    def _gone(self, window: _Window) -> bool:
+        return self._windows.get(window.instance.instance_id) is not window
+
     def _log(self, window: _Window, now_s: float, reason: str | None) -> None:
         shares = window.shares
         row = (now_s, window.instance.instance_id, shares.prefill_pct, shares.decode_pct, reason)
@@ -125,7 +136,8 @@ class Partitioner:
 class _Window:
     """What one instance's partition policy is shown at the end of the present window."""
 
-    def __init__(self, policy: PartitionPolicy, instance: Instance, runs: tuple[LaneRun, ...]) -> None:
+    def __init__(self, policy: PartitionPolicy, instance: Instance, runs: tuple[LaneRun, ...], opened_s: float) -> None:
+        self.opened_s = opened_s
         self.policy = policy
         self.instance = instance
         self.runs = runs

@@ -45,12 +45,13 @@ class LaneRun:
         "pct",
         "rate",
         "row_start_s",
+        "speed",
         "stages",
         "started",
         "version",
     )
 
-    def __init__(self, lane: Lane, order: int, pct: int) -> None:
+    def __init__(self, lane: Lane, order: int, pct: int, speed: float = 1.0) -> None:
         self.lane = lane
         self.instance: Instance = lane.instance
         self.order = order
@@ -66,7 +67,9 @@ class LaneRun:
         """Tells the completion that is due from those that were overtaken."""
         self.ends: list[tuple[int, int, int]] = []
         """Heap of (decode iteration count at the last token, request, epoch)."""
-        self.rate = 1.0
+        self.speed = speed
+        """Of its instance: 1, or less where that has become slow."""
+        self.rate = speed
         self.busy_s = 0.0
         self.holding = False
         """Whether more than one iteration is planned, so that an arrival cuts the run short."""
@@ -134,6 +137,13 @@ class LaneRun:
         if self.count != self.started:
             self.count = self.started
             self.version += 1
+
+    def abandon(self) -> None:
+        """Nothing comes of what is planned or under way, nor of events that are due."""
+        self.iteration = self.next = None
+        self.idle_until_s = None
+        self.holding = False
+        self.version += 1
 
     def outstanding_blocks(self) -> int:
         """KV blocks that the planned iterations which have not started will take."""

@@ -16,13 +16,15 @@ from reference_impl.core.spec import ClusterSpec
 from reference_impl.events import EventLog
 from reference_impl.latency.estimate import ModelEstimate
 from reference_impl.simulator.asking import Asking
-from reference_impl.simulator.assembly import build_instances, build_runs, check_scaling
+from reference_impl.simulator.assembly import Assembly
 from reference_impl.simulator.executors import JobExecutors
+from reference_impl.simulator.fleet import Fleet
 from reference_impl.simulator.frontdoor import FrontDoor
 from reference_impl.simulator.handover import Handovers
 from reference_impl.simulator.order import AFTER_LANES, ARRIVALS, BEFORE_LANES, COMPLETIONS, TICKS
 from reference_impl.simulator.partitioning import Partitioner
 from reference_impl.simulator.run import LaneRun
+from reference_impl.simulator.scaling import Scaler
 from reference_impl.simulator.summary import Summary
 from reference_impl.simulator.telling import tell, tell_dropped
 from reference_impl.simulator.turns import Turns
@@ -61,12 +63,15 @@ class Simulation:
         self.outstanding = 0
         self.finished = self.rejected = self.iterations = self.runs_logged = self._ticket = 0
         self.outputs: list[int] = trace.output_tokens.tolist()
-        self.instances = build_instances(spec, trace, log)
-        self.runs = build_runs(self.instances)
-        check_scaling(spec, trace, self.instances)
+        assembly = Assembly(spec, trace, log)
+        self.instances = [assembly.instance(i, instance) for i, instance in enumerate(spec.instances)]
+        """By id: the present one, or the last that there was."""
+        self.runs = {instance.instance_id: assembly.runs(instance) for instance in self.instances}
         estimate = ModelEstimate(spec.instances[0].latency)
         views = [instance.view(0.0) for instance in self.instances]
         self.executors = JobExecutors(spec, len(trace), estimate, views)
+        self.fleet = Fleet(self, assembly)
+        self.scaler = Scaler(self, estimate)
         self.front_door = FrontDoor(self)
         self.turns = Turns(self) if closed_loop else None
         self.handovers = Handovers(self)
@@ -74,7 +79,7 @@ class Simulation:
         self._reports_on_change = spec.report_period_s is None
         self.asking = Asking(self)
         learns = self.front_door.prediction is not None and self.front_door.prediction.observed
-        self._tells = self.executors.observed or learns or closed_loop
+        self._tells = self.executors.observed or learns or closed_loop or self.scaler.watches
         self.active_s = 0.0
         """When a lane last came to a boundary, or a request arrived."""
 
@@ -142,18 +147,18 @@ class Simulation:
                     else:
                         self._complete(due)
                     self.active_s = self.now_s
-            elif place < total or self._goes_on(key):
+            elif place < total or self._goes_on(key, priority):
                 assert type(due) is _Timed
                 self.key = key
                 self.rank = BEFORE_LANES if priority == ARRIVALS else AFTER_LANES
                 self.now_s = max(self.now_s, due.time_s)
                 due.action()
 
-    def _goes_on(self, key: int) -> bool:
+    def _goes_on(self, key: int, priority: int) -> bool:
         """Whether there is more to come after the last arrival that has a time of its own."""
         if self.turns is not None and self.turns.due:
             return True
-        return self.outstanding > 0 and not self._only_ticks_left(key)
+        return self.outstanding > 0 and not (priority == TICKS and self._only_ticks_left(key))
 
     def _only_ticks_left(self, key: int) -> bool:
         """Whether windows and reports go on for ever although no lane will ever run again."""
@@ -165,15 +170,18 @@ class Simulation:
         heappush(self.heap, (time_key(time_s), priority, self._ticket, 0, _Timed(time_s, action)))
 
     def _start_ticks(self) -> None:
-        self.partitioner.start()
+        for instance in self.instances:
+            self.partitioner.open(instance, 0.0)
+        self.scaler.start()
         period_s = self.spec.report_period_s
         if period_s is not None:
             self._report_all(period_s, 0)
 
     def _report_all(self, period_s: float, count: int) -> None:
         for instance in self.instances:
-            self.settle(instance, count * period_s)
-            self.executors.report(instance.view(count * period_s))
+            if instance.state == "ready":
+                self.settle(instance, count * period_s)
+                self.executors.report(instance.view(count * period_s))
         self.asking.reported()
         self.at((count + 1) * period_s, TICKS, lambda: self._report_all(period_s, count + 1))
 
@@ -183,7 +191,9 @@ class Simulation:
         """Have an instance report if its queue or batch changed."""
         if instance.changed:
             instance.changed = False
-            if self._reports_on_change:
+            if instance.state == "draining":
+                self.fleet.drained(instance, self.now_s)
+            elif self._reports_on_change:
                 if len(instance.lanes) > 1:
                     self.settle(instance, self.now_s)
                 self.executors.report(instance.view(self.now_s))
@@ -343,7 +353,7 @@ class Simulation:
         self.sync_rates(run.instance, now_s)
 
     def sync_rates(self, instance: Instance, now_s: float) -> None:
-        """Re-time both lanes of a semi-PD instance where one has started, stopped or changed its share."""
+        """Re-time the lanes of an instance where one has started, stopped or changed its share or its speed."""
         for run in self.runs[instance.instance_id]:
             if run.iteration is None:
                 continue

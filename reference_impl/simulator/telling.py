@@ -1,4 +1,4 @@
-"""Who is told what happened: partition policies, dispatch policies and predictors that observe, clients that wait."""
+"""Who is told what happened: partition policies, the scaler, what observes, and clients that wait."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 def tell(simulation: Simulation, run: LaneRun, iteration: Iteration, finished: list[int], now_s: float) -> None:
     """Report first tokens and finishes to whoever keeps count, or waits for them."""
     simulation.partitioner.completed(run, iteration, finished, now_s)
+    if simulation.scaler.watches:
+        simulation.scaler.completed(iteration, finished, now_s)
     instance_id = run.instance.instance_id
     if simulation.executors.observed:
         for sequence in iteration.ended:

@@ -14,6 +14,7 @@ from experiments.config import RunConfig, WorkloadConfig
 from experiments.config_base import ConfigError
 from experiments.config_build import build_cluster, build_trace, check_traffic
 from experiments.config_file import parse
+from reference_impl.core.fleet_events import ChangeRole, Fail, Recover, Slow
 from reference_impl.latency import ProfileError
 from workloads.errors import TraceError
 from workloads.storage import save
@@ -309,3 +310,41 @@ def test_each_job_executor_has_a_policy_of_its_own() -> None:
     policies = [cluster.dispatch, *cluster.other_executors]
     assert len({id(policy) for policy in policies}) == 3
     assert len({policy.rng.random() for policy in policies}) == 3
+
+
+def test_a_schedule_of_fleet_events_and_the_rules_of_scaling_reach_the_cluster() -> None:
+    events = [
+        {"kind": "fail", "at_s": 10, "instance": 0},
+        {"kind": "recover", "at_s": 20.5, "instance": 0, "startup_s": 3},
+        {"kind": "slow", "at_s": 1, "instance": 1, "factor": 2.5},
+        {"kind": "role", "at_s": 30, "instance": 1, "role": "decode"},
+    ]
+    fleet = {
+        "groups": [{"count": 2, "role": "colocated"}],
+        "events": events,
+        "startup_s": 30,
+        "max_instances": 4,
+        "convertible": True,
+    }
+    cluster = build_cluster(run_config(fleet=fleet))
+    assert cluster.events == (Fail(10, 0), Recover(20.5, 0, 3), Slow(1, 1, 2.5), ChangeRole(30, 1, "decode"))
+    assert (cluster.startup_s, cluster.max_instances, cluster.convertible) == (30, 4, True)
+
+
+@pytest.mark.parametrize(
+    ("fleet", "message"),
+    [
+        ({"events": [{"kind": "explode", "at_s": 1, "instance": 0}]}, "explode"),
+        ({"events": [{"kind": "fail", "at_s": 1, "instance": 0, "factor": 2}]}, "unknown key .*factor"),
+        ({"events": [{"kind": "slow", "at_s": 1, "instance": 0, "factor": 0}]}, "factor: 0 is not allowed"),
+        (
+            {"events": [{"kind": "fail", "at_s": 1, "instance": 1}]},
+            "names instance 1; allowed: a configured one, 0 to 0",
+        ),
+        ({"groups": [{"count": 3, "role": "colocated"}], "max_instances": 2}, "max_instances is 2, below"),
+    ],
+)
+def test_a_schedule_that_cannot_be_meant_is_refused_in_one_line(fleet: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as refusal:
+        build_cluster(run_config(fleet=fleet))
+    assert "\n" not in str(refusal.value)

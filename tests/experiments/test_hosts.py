@@ -24,6 +24,7 @@ BOTH = {
     "fleet.max_batch_tokens",
     "fleet.prefix_caching",
     "fleet.price_per_device_hour",
+    "fleet.max_instances",
     "host.report_period_s",
     "host.report_delay_s",
     "host.plan_ahead",
@@ -45,6 +46,9 @@ OTHER_VALUES: dict[str, Any] = {
     "fleet.pp_link": "pcie4",
     "fleet.expert_parallel": True,
     "fleet.memory_fraction": 0.5,
+    "fleet.events": [{"kind": "fail", "at_s": 1.0, "instance": 0}],
+    "fleet.startup_s": 5.0,
+    "fleet.convertible": True,
     "host.partition_switch_s": 0.1,
     "host.dispatch_delay_s": 0.1,
 }

@@ -207,6 +207,30 @@ class TestFixed(ScalingContract):
     spec = "fixed"
 
 
+class TestTargetTracking(ScalingContract):
+    spec = "target_tracking"
+
+
+class TestTargetTrackingOfKvUse(ScalingContract):
+    spec = "target_tracking:metric=kv_use,target=0.5,stabilisation_s=0"
+
+
+class TestSloFeedback(ScalingContract):
+    spec = "slo_feedback:cooldown_s=20,least_requests=1"
+
+
+class TestDynamoPlannerByThroughput(ScalingContract):
+    spec = "dynamo_planner"
+
+
+class TestDynamoPlannerByLoad(ScalingContract):
+    spec = "dynamo_planner:mode=load"
+
+
+class TestDynamoPlannerThatConsolidates(ScalingContract):
+    spec = "dynamo_planner:mode=load,consolidate=true"
+
+
 class TestNoPrediction(PredictorContract):
     spec = "none"
 

@@ -7,6 +7,7 @@ import os
 import signal
 from functools import partial
 
+from reference_impl.latency.estimate import ModelEstimate
 from reference_impl.serve.autoscaling import write_targets
 from reference_impl.serve.channel import Network
 from reference_impl.serve.cluster_manager import ClusterManager, ManagerSettings
@@ -22,6 +23,8 @@ class ManagerNode:
             front_doors=spec.front_doors,
             job_executors=spec.job_executors,
             roles=tuple(instance.role for instance in spec.instances),
+            estimate=ModelEstimate(spec.instances[0].latency),
+            max_instances=spec.max_instances,
             state_file=spec.folder / "manager.json",
             spool=spec.record.spool if spec.record is not None and spec.logs else None,
             silence_s=spec.timing.silence_s,

@@ -114,3 +114,25 @@ def test_an_answer_that_makes_no_sense_is_refused(policy: Any, answer: Any, allo
     policy.answer = answer
     with pytest.raises(PolicyError, match=f"'noting' decided .* for request 0; allowed: {allowed}"):
         router(policy, view(0), view(2, "decode")).route(REQUEST, "prefill", 0.0)
+
+
+def test_who_joins_is_shown_and_who_leaves_is_not_while_the_others_stay_as_they_were_known(policy: Any) -> None:
+    made = router(policy, view(0, waiting=1), view(2, waiting=3), delay_s=0.5)
+    made.join(view(1, observed_at_s=1.0))
+    made.join(view(3, "decode"))
+    made.leave(2)
+    made.route(REQUEST, "prefill", 1.0)
+    made.route(REQUEST, "decode", 1.0)
+    assert policy.shown == [[(0, 1), (1, 0)], [(3, 0)]]
+    assert (made.serves("prefill"), made.serves("decode")) == (True, True)
+    made.leave(3)
+    assert not made.serves("decode")
+
+
+def test_what_an_instance_reported_before_it_left_is_not_learnt_when_it_is_back(policy: Any) -> None:
+    made = router(policy, view(0), delay_s=0.5)
+    made.report(view(0, observed_at_s=1.0, waiting=7))
+    made.leave(0)
+    made.join(view(0, observed_at_s=1.2))
+    made.route(REQUEST, "prefill", 2.0)
+    assert policy.shown == [[(0, 0)]]

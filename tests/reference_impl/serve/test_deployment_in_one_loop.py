@@ -234,8 +234,8 @@ def test_targets_are_judged_at_the_front_door(deploy: Any) -> None:
     async def check(slo: Slo) -> tuple[int, int]:
         async with deploy("colocated", iteration_s=0.002, slo=slo) as bench:
             await bench.ask_many(5)
-            beat = bench.loopback.gateway.beat()
-            return beat.finished, beat.met_slo
+            counts = bench.loopback.gateway.beat().counts
+            return counts.finished, counts.met_slo
 
     assert asyncio.run(check(Slo(ttft_s=5.0, tpot_s=5.0))) == (5, 5)
 
@@ -246,7 +246,7 @@ def test_targets_that_cannot_be_met_are_missed(deploy: Any) -> None:
     async def check() -> None:
         async with deploy("colocated", iteration_s=0.002, slo=Slo(ttft_s=1e-6)) as bench:
             await bench.ask_many(5)
-            assert bench.loopback.gateway.beat().met_slo == 0
+            assert bench.loopback.gateway.beat().counts.met_slo == 0
 
     asyncio.run(check())
 
