@@ -51,6 +51,8 @@ class Handovers:
 
     def offer(self, now_s: float) -> None:
         """Ask the policy for the decode instances, first come first."""
+        if self.unrouted and not self._sim.router.serves("decode"):
+            self._send_back(now_s)
         while self.unrouted:
             parcel = self.unrouted[0]
             sequence = parcel.sequence
@@ -59,9 +61,6 @@ class Handovers:
                 decision = self._sim.router.route(sequence.request, "decode", now_s)
                 if decision is None and self._sim.fleet.hopeless("decode"):
                     decision = NOBODY
-                if decision is None and parcel.source.state == "draining" and not self._sim.router.serves("decode"):
-                    self._send_back(parcel, now_s)
-                    continue
                 if decision is None:
                     return
                 if type(decision) is Reject:
@@ -87,11 +86,12 @@ class Handovers:
         self._leave(parcel, now_s)
         self._sim.front_door.reject(parcel.sequence.request, reason, now_s)
 
-    def _send_back(self, parcel: _Parcel, now_s: float) -> None:
-        """Its instance is to go, and nobody takes it: it begins anew. Else a last decode instance to be would wait."""
-        self.unrouted.popleft()
-        self._leave(parcel, now_s)
-        self._sim.front_door.lose(parcel.sequence, parcel.source, now_s, "drains, and no decode instance is there")
+    def _send_back(self, now_s: float) -> None:
+        """What draining instances hold begins anew: they may be the very decode instances that it would wait for."""
+        for parcel in [parcel for parcel in self.unrouted if parcel.source.state == "draining"]:
+            self.unrouted.remove(parcel)
+            self._leave(parcel, now_s)
+            self._sim.front_door.lose(parcel.sequence, parcel.source, now_s, "drains, and no decode instance is there")
 
     def _leave(self, parcel: _Parcel, now_s: float) -> None:
         """The source gets its blocks back and may go on with what waits for them."""
