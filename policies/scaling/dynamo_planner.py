@@ -13,12 +13,15 @@ Reads
     Arrival rate, mean lengths and latencies of the interval, the instances' reports, the host's latency model.
 Parameters
     mode: ``throughput`` or ``load``.
-    ttft_s, itl_s: targets.
+    ttft_s: target of the time to first token.
+    itl_s: target of the time between two tokens.
     sensitivity: part of a target that all instances have to stay below for one fewer.
     correct: use c_p and c_d.
     consolidate: see above; without it a step down may cause the next step up.
-    max_batch_tokens, max_sequences: limits of an engine.
-    throughput_interval_s, load_interval_s: seconds between two decisions in each mode.
+    max_batch_tokens: tokens of an engine's iteration at most.
+    max_sequences: sequences of an engine at most.
+    throughput_interval_s: seconds between two decisions by throughput.
+    load_interval_s: seconds between two decisions by load.
 Source
     NVIDIA Dynamo: sla_planner.md and planner-design.md for the rules, planner/core for what an engine can do and for
     the estimates (defaults: 180 s, 5 s, 500 ms, 50 ms, 80 %). Later versions drop the corrections and consolidate. Its

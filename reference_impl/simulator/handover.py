@@ -51,6 +51,8 @@ class Handovers:
     def offer(self, now_s: float) -> None:
         """Ask the policies for the decode instances, first come first."""
         for executor in self._sim.executors:
+            if executor.unrouted and not executor.router.serves("decode"):
+                self._send_back(executor, now_s)
             self._offer(executor, now_s)
 
     def _offer(self, executor: JobExecutor, now_s: float) -> None:
@@ -62,10 +64,6 @@ class Handovers:
                 decision = executor.router.route(sequence.request, "decode", now_s)
                 if decision is None and self._sim.fleet.hopeless("decode"):
                     decision = NOBODY
-                if decision is None and parcel.source.state == "draining" and not executor.router.serves("decode"):
-                    executor.unrouted.popleft()
-                    self._send_back(parcel, now_s)
-                    continue
                 if decision is None:
                     return
                 if type(decision) is Reject:
@@ -91,10 +89,12 @@ class Handovers:
         self._leave(parcel, now_s)
         self._sim.front_door.reject(parcel.sequence.request, reason, now_s)
 
-    def _send_back(self, parcel: Parcel, now_s: float) -> None:
-        """Its instance is to go, and nobody takes it: it begins anew. Else a last decode instance to be would wait."""
-        self._leave(parcel, now_s)
-        self._sim.front_door.lose(parcel.sequence, parcel.source, now_s, "drains, and no decode instance is there")
+    def _send_back(self, executor: JobExecutor, now_s: float) -> None:
+        """What draining instances hold begins anew: they may be the very decode instances that it would wait for."""
+        for parcel in [parcel for parcel in executor.unrouted if parcel.source.state == "draining"]:
+            executor.unrouted.remove(parcel)
+            self._leave(parcel, now_s)
+            self._sim.front_door.lose(parcel.sequence, parcel.source, now_s, "drains, and no decode instance is there")
 
     def _leave(self, parcel: Parcel, now_s: float) -> None:
         """The source gets its blocks back and may go on with what waits for them."""

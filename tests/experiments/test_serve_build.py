@@ -105,9 +105,9 @@ def test_a_scaling_policy_that_is_asked_once_leaves_the_fleet_as_it_is() -> None
         ({"policies": {"predictor": "oracle"}}, "knows the future"),
         (
             {"fleet": {"events": [{"kind": "fail", "at_s": 1.0, "instance": 0}]}},
-            "fleet.events is a schedule for the simu",
+            "is for the simulator: live, end a worker's process",
         ),
-        ({"fleet": {"convertible": True}}, "fleet.convertible is not carried out live"),
+        ({"fleet": {"convertible": True}}, "fleet.convertible True is for the simulator"),
         ({"fleet": {"kv_blocks": 10**9}}, r"fleet.kv_blocks 1000000000 for each of 1 instances.* has room for"),
         ({"serve": {"prefix_block_tokens": 24}}, "serve.prefix_block_tokens is 24, a KV block has 16 tokens"),
         (

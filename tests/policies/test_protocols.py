@@ -47,7 +47,10 @@ from policies.prediction.mean_learned import MeanLearned
 from policies.prediction.none import NoPrediction
 from policies.prediction.oracle import Oracle
 from policies.registry import BUILTIN
+from policies.scaling.dynamo_planner import DynamoPlanner
 from policies.scaling.fixed import Fixed
+from policies.scaling.slo_feedback import SloFeedback
+from policies.scaling.target_tracking import TargetTracking
 from policies.testing import FakeCluster, FakeLane, fake_instance, fake_sequence
 
 DISPATCH: list[DispatchPolicy] = [
@@ -66,7 +69,7 @@ BATCH: list[BatchPolicy] = [
     Vtc(),
 ]
 PARTITION: list[PartitionPolicy] = [NoPartition(), StaticShare(), SemiPd(), PdmuxTable(), DuetOnDemand(), NexusGreedy()]
-SCALING: list[ScalingPolicy] = [Fixed()]
+SCALING: list[ScalingPolicy] = [Fixed(), TargetTracking(), SloFeedback(), DynamoPlanner()]
 PREDICTION: list[LengthPredictor] = [NoPrediction(), Oracle(), Mean(), MeanLearned(), BucketedOracle()]
 LANE: LaneView = FakeLane()
 SEQUENCE: SequenceView = fake_sequence(0, 1)

@@ -304,6 +304,15 @@ def test_kv_is_lost_with_the_instance_that_sends_it(deploy: Deploy, requests: An
     assert [row["tokens"] for row in rows if row["kind"] == "prefilled"] == [1, 2]
 
 
+def test_what_draining_instances_hold_is_sent_back_where_they_are_to_decode_it(deploy: Deploy, requests: Any) -> None:
+    """Both decode instances turn to prefill, then one of them back: what it has prefilled is not the first in line."""
+    events = (ChangeRole(0.0, 1, "prefill"), ChangeRole(0.0, 2, "prefill"), ChangeRole(0.2, 2, "decode"))
+    spec = deploy("prefill", "decode", "decode", dispatch="round_robin", spec={"events": events})
+    rows, _ = simulate(spec, requests((0.01, 100, 5), (0.02, 100, 5), (0.03, 100, 5)))
+    assert of_kind(rows, "lost") == [(0.2, 2, 2)]
+    assert {instance for _, _, instance in of_kind(rows, "finish")} == {2}
+
+
 def test_same_schedule_and_seed_give_the_same_bytes(deploy: Deploy, requests: Any, tmp_path: Path) -> None:
     events = (Slow(0.1, 1, 2.0), Fail(0.2, 0), Recover(0.3, 0, 0.1), ChangeRole(0.4, 1, "colocated"))
     trace = requests(*((0.02 * i, 50 + i, 5 + i) for i in range(40)))
