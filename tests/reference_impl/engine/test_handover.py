@@ -325,7 +325,7 @@ def test_hand_overs_on_their_way_fail_with_the_instance_when_its_policy_raises(u
 def test_only_a_decode_instance_takes_hand_overs(until: Wait, executor: Make) -> None:
     parcel = Parcel(0, 9, 8, (0, 1), "shm:/nowhere/pool", "pool", LAYOUT)
     (failure,) = adopt_alone(until, executor("colocated"), parcel, [1] * 8)
-    assert "only a decode instance takes hand-overs" in failure.reason
+    assert "only decode and colocated ones take hand-overs" in failure.reason
 
 
 def test_a_request_too_large_for_the_decode_instance_is_refused_there(until: Wait, executor: Make) -> None:
