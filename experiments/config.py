@@ -57,14 +57,18 @@ class WorkloadConfig(StrictModel):
 
 
 class GroupConfig(StrictModel):
-    """Instances of one role."""
+    """Instances of one role. What else is given replaces that of the fleet for them (simulated only)."""
 
     count: Annotated[int, count_field(MAX_INSTANCES)]
     role: RoleName
+    hardware: str | None = None
+    tp: Annotated[int, count_field(1024)] | None = None
+    hardware_profile: str | None = None
+    kv_blocks: Annotated[int, count_field(10**9)] | None = None
 
 
 class FleetConfig(StrictModel):
-    """The instances and their hardware, equal for all groups."""
+    """The instances and their hardware, equal for all groups but for what a group says itself."""
 
     groups: Annotated[tuple[GroupConfig, ...], Field(min_length=1, strict=False)] = (
         GroupConfig(count=1, role="colocated"),
@@ -75,7 +79,7 @@ class FleetConfig(StrictModel):
     tp: Annotated[int, count_field(1024)] = 1
     backend: str = "vllm"
     hardware_profile: str | None = None
-    """A measured table in place of the roofline."""
+    """A measured table in place of the roofline, or a published one (``reference_impl.latency.published``)."""
     kv_blocks: Annotated[int, count_field(10**9)] | None = None
     """KV blocks of an instance; None: what the hardware has left beside the weights."""
     block_tokens: Annotated[int, count_field(65_536)] = 16
@@ -107,6 +111,11 @@ class FleetConfig(StrictModel):
     def instances(self) -> int:
         """Instances of all groups."""
         return sum(group.count for group in self.groups)
+
+    def of(self, group: GroupConfig) -> FleetConfig:
+        """The fleet as the instances of ``group`` have it."""
+        own = group.model_dump(exclude={"count", "role"}, exclude_none=True)
+        return self.model_copy(update=own) if own else self
 
 
 class PoliciesConfig(StrictModel):

@@ -17,13 +17,18 @@ def build_costs(fleet: FleetConfig) -> tuple[LatencyModel, int]:
 
     Raises ConfigError where profile, hardware and model contradict each other or leave the memory open.
     """
-    from reference_impl.latency import hardware, model, profile, roofline
+    from reference_impl.latency import hardware, model, open_published, profile, roofline
 
     shape = model(fleet.model)
     if fleet.hardware_profile is None:
         device = hardware(fleet.hardware or DEFAULT_HARDWARE)
         analytic = roofline(device, shape, tp=fleet.tp, backend=fleet.backend)
         return analytic, fleet.kv_blocks or _kv_blocks(fleet, device, shape)
+    published = open_published(fleet.hardware_profile, fleet.model, fleet.tp)
+    if published is not None:
+        _check_device(fleet, published.hardware)
+        told = (published.kv_tokens or 0) // fleet.block_tokens
+        return published.latency, fleet.kv_blocks or told or _kv_blocks(fleet, published.hardware, shape)
     measured = profile(fleet.hardware_profile, fleet.tp)
     profiled = _profiled_device(fleet, measured)
     _check_model(fleet, measured, shape)
@@ -39,11 +44,22 @@ def _profiled_device(fleet: FleetConfig, measured: Profiled | Table | Measured) 
         return measured.hardware if isinstance(measured, Profiled) else None
     given = hardware(fleet.hardware)
     if profiled and _plain(profiled) != _plain(given.name):
-        raise ConfigError(
-            f"fleet.hardware_profile {fleet.hardware_profile} was measured on {profiled}, but fleet.hardware is "
-            f"{given.name}; leave the hardware out to take the profile's"
-        )
+        raise _other_device(fleet, profiled, given)
     return given
+
+
+def _check_device(fleet: FleetConfig, measured_on: Hardware) -> None:
+    from reference_impl.latency import hardware
+
+    if fleet.hardware is not None and hardware(fleet.hardware) != measured_on:
+        raise _other_device(fleet, measured_on.name, hardware(fleet.hardware))
+
+
+def _other_device(fleet: FleetConfig, measured_on: str, given: Hardware) -> ConfigError:
+    return ConfigError(
+        f"fleet.hardware_profile {fleet.hardware_profile} was measured on {measured_on}, but fleet.hardware is "
+        f"{given.name}; leave the hardware out to take the profile's"
+    )
 
 
 def _plain(device: str) -> str:

@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli import decisions, demo, fidelity, judge, lists, measure, record, replay, serve, simulate, workloads
+from experiments.cli import (
+    decisions,
+    demo,
+    fidelity,
+    judge,
+    lists,
+    measure,
+    propose,
+    record,
+    replay,
+    serve,
+    simulate,
+    workloads,
+)
 
 HELP = """Judge LLM-serving policies on recorded traffic, against service-level objectives.
 
@@ -42,6 +55,7 @@ app.command("replay-decisions")(decisions.replay_decisions)
 app.command("demo")(demo.demo)
 app.command("policies")(lists.policies)
 app.add_typer(workloads.workloads, name="workloads")
+app.add_typer(propose.propose, name="propose")
 measure.bench.command("fidelity")(fidelity.bench_fidelity)
 app.add_typer(measure.bench, name="bench")
 app.add_typer(measure.validate, name="validate")

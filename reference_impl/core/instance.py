@@ -285,7 +285,7 @@ class Instance:
         self.changed = True
 
     def decodes_elsewhere(self, sequence: Sequence) -> bool:
-        """Whether a sequence leaves once it is prefilled: no lane here decodes, or another instance was chosen for it."""
+        """Whether a sequence leaves once prefilled: no lane here decodes, or another instance was chosen for that."""
         return self.decode_lane is None or sequence.decode_instance_id not in (None, self.instance_id)
 
     def rest_no_more(self, sequence: Sequence) -> None:

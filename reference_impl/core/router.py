@@ -27,7 +27,7 @@ PHASE_ROLES: dict[Phase, frozenset[Role]] = {
 }
 """Which instances are asked about at all: those that prefill a new request, and those that take one over."""
 TAKES_OVER: frozenset[Role] = frozenset(("colocated", "decode"))
-"""Which may be named at dispatch as a request's decode instance. A colocated one is asked about as one that prefills."""
+"""Which may be named at dispatch as a request's decode instance."""
 
 
 class KnownCluster:

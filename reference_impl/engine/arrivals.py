@@ -59,7 +59,8 @@ class Arrivals:
         instance = self._engine.instance
         if instance.spec.role not in ("colocated", "decode"):
             return (
-                f"instance {instance.instance_id} is {instance.spec.role}; only decode and colocated ones take hand-overs"
+                f"instance {instance.instance_id} is {instance.spec.role};"
+                " only decode and colocated ones take hand-overs"
             )
         if parcel.layout != self._layout:
             return f"its KV has layout {parcel.layout}, this instance's {self._layout}; both need the same model"

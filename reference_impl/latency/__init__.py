@@ -14,6 +14,7 @@ from reference_impl.latency.measured import Coefficients, Measured
 from reference_impl.latency.memory import kv_pool_blocks
 from reference_impl.latency.profile import profile
 from reference_impl.latency.profiled import Profiled
+from reference_impl.latency.published import open_published
 from reference_impl.latency.roofline import Roofline, roofline
 from reference_impl.latency.shapes import MODELS, ModelShape
 from reference_impl.latency.table import Table
@@ -45,6 +46,7 @@ __all__ = [
     "kv_pool_blocks",
     "link",
     "model",
+    "open_published",
     "profile",
     "read_profile",
     "roofline",
