@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from experiments.cli import (
+    anchor,
     decisions,
     demo,
     fidelity,
@@ -52,6 +53,7 @@ app.command("record")(record.record)
 app.command("profile")(fidelity.profile)
 app.command("fidelity")(fidelity.fidelity)
 app.command("replay-decisions")(decisions.replay_decisions)
+app.command("anchor")(anchor.anchor)
 app.command("demo")(demo.demo)
 app.command("policies")(lists.policies)
 app.add_typer(workloads.workloads, name="workloads")

@@ -31,6 +31,7 @@ def distserve(
     target: Annotated[float, typer.Option(help="Share of the requests in each target.", min=0.01, max=1.0)] = 0.90,
     tolerance: Annotated[float, typer.Option(help="Width of a rate's bracket, relative.", min=0.001, max=0.5)] = 0.03,
     seeds: Annotated[int, typer.Option(help="Runs per rate, with seeds 0, 1, ...", min=1)] = 1,
+    joint: Annotated[bool, typer.Option("--joint", help="The same requests must be in both targets.")] = False,
     whole: Annotated[int, typer.Option(help="So many of the best mixes are simulated whole.", min=1)] = 6,
     carry: Annotated[float | None, typer.Option(metavar="RPS", help="Also: what carries this rate.", min=0.001)] = None,
     out: Annotated[
@@ -53,7 +54,7 @@ def distserve(
 
     if out is not None:
         check_free(out)
-    search = Search(devices, target, tolerance, range(seeds), whole, carry)
+    search = Search(devices, target, tolerance, range(seeds), joint, whole, carry)
     with progress("searching") as report:
         shown = None if report is None else lambda runs, label: report(runs, 0, f"{label}, run {runs}")
         found = search_for(config, search, shown)
@@ -70,7 +71,7 @@ def as_text(found: Proposal) -> str:
     for name, goodputs in (("prefill", found.prefill_rps), ("decode", found.decode_rps)):
         lines += [f"  {name:<8} tp {tp:<3} {rps:>9.3f} {rps / tp:>9.3f}" for tp, rps in goodputs.items()]
     lines += [f"  tp {tp}: {reason}" for tp, reason in found.impossible.items()]
-    lines += ["whole, requests/s at which each target is met by its share:"]
+    lines += ["whole, requests/s at which the targets are met:"]
     lines += [f"  {'':<44} {'devices':>7} {'rate':>8} {'/device':>8} {'predicted':>9} {'met both':>8}"]
     lines += [_line(whole) for _, whole in found.mixes]
     lines += [_line(whole) for _, whole in found.colocated]

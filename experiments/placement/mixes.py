@@ -62,7 +62,7 @@ def ranked(prefill: Goodputs, decode: Goodputs, devices: int) -> list[Ranked]:
 
 
 def replicated(prefill: Goodputs, decode: Goodputs, rate_rps: float) -> Mix | None:
-    """Algorithm 1: each phase at its best degree, as many instances as ``rate_rps`` takes; None where a phase cannot."""
+    """Algorithm 1: each phase at its best degree, as many as ``rate_rps`` takes; None where a phase carries nothing."""
     prefill_tp, decode_tp = best_degree(prefill), best_degree(decode)
     if prefill_tp is None or decode_tp is None:
         return None

@@ -63,16 +63,20 @@ def together(mix: Mix) -> Setting:
 
 
 def sampler(
-    config: RunConfig, setting: Setting, seeds: Sequence[int], ran: Callable[[], None]
+    config: RunConfig, setting: Setting, seeds: Sequence[int], ran: Callable[[], None], *, joint: bool = False
 ) -> Callable[[float], list[Sample]]:
-    """A ``sample`` for :func:`experiments.capacity.find_capacity`; ``ran`` is called after each run."""
+    """A ``sample`` for :func:`experiments.capacity.find_capacity`; ``ran`` is called after each run.
+
+    ``joint``: of ``both`` phases the requests count that meet both targets; else the target that fewer meet.
+    """
     _targets(config)
 
     def sample(rate_rps: float) -> list[Sample]:
         samples = []
         for seed in seeds:
             shares = measure(with_setting(config, setting, rate_rps, seed), setting.phase)
-            wanted = {"prefill": shares.ttft, "decode": shares.tpot, "both": min(shares.ttft, shares.tpot)}
+            both = shares.both if joint else min(shares.ttft, shares.tpot)
+            wanted = {"prefill": shares.ttft, "decode": shares.tpot, "both": both}
             samples.append(Sample(wanted[setting.phase], rate_rps, shares.load_growing))
             ran()
         return samples

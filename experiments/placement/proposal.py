@@ -30,6 +30,8 @@ class Search:
     """Share of the requests that must be in each target."""
     tolerance: float = 0.03
     seeds: Sequence[int] = (0,)
+    joint: bool = False
+    """Whether one and the same share of the requests has to meet both targets; DistServe: each target has its own."""
     whole: int = 6
     """So many of the best mixes are simulated whole."""
     rate_rps: float | None = None
@@ -157,7 +159,7 @@ class _Hunt:
     def _capacity(self, name: str, setting: Setting, lowest: float) -> Capacity:
         search = self._search
         found = find_capacity(
-            sampler(self._config, setting, search.seeds, lambda: self._ran(name)),
+            sampler(self._config, setting, search.seeds, lambda: self._ran(name), joint=search.joint),
             lowest=lowest,
             highest=_HIGHEST_RPS,
             target=search.target,

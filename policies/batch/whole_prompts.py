@@ -10,7 +10,7 @@ Parameters
     token_budget: tokens of one iteration, decodes included.
     max_pauses: iterations in a row that leave the decodes out.
 Source
-    Splitwise, arXiv 2311.18677, section II-D ("mixed batching", as in Orca), and splitwise-sim's SplitwiseInstance
+    Splitwise, arXiv 2311.18677 ("mixed batching"), and splitwise-sim's SplitwiseInstance
     (MIT): 2048 tokens, at most 4 preemptions of a token task. It takes in as many decodes as the budget allows and
     counts pauses by request; here all of them take part or none.
 """

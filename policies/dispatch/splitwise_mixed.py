@@ -16,7 +16,7 @@ Parameters
         paper's baselines); none: half of the instances.
     prompt_queue_tokens: a queue is long if somebody waits and its pending tokens and the new prompt exceed this.
 Source
-    Splitwise, arXiv 2311.18677 (ISCA'24), section IV-A; the rules in detail are splitwise-sim's (MIT), scheduler.py,
+    Splitwise, arXiv 2311.18677 (ISCA'24); the rules in detail are splitwise-sim's (MIT), scheduler.py,
     MixedPoolScheduler (8192 tokens) and TokenJSQScheduler. There a lent machine returns once it idles, as here.
 """
 
