@@ -20,10 +20,10 @@ from experiments.placement.mixes import Mix
 
 if TYPE_CHECKING:
     from reference_impl.core.spec import ClusterSpec
+    from workloads.trace import Trace
 
 Phase = Literal["prefill", "decode", "both"]
 _INSTANT_S = 1e-9
-_ENOUGH_BLOCKS = 10**7
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def measure(config: RunConfig, phase: Phase) -> Shares:
     if phase == "prefill":
         trace = replace(trace, output_tokens=np.ones_like(trace.output_tokens))
     if phase == "decode":
-        cluster = _prompts_for_free(cluster)
+        cluster = _prompts_for_free(cluster, trace)
     with tempfile.TemporaryDirectory(prefix="placement-") as folder:
         events = Path(folder) / "events.parquet"
         with EventLog(events, {"schema_version": 1, "instances": []}) as log:
@@ -120,13 +120,15 @@ def measure(config: RunConfig, phase: Phase) -> Shares:
     return Shares(float(in_time.mean()), float(fluent.mean()), float((in_time & fluent).mean()), growing)
 
 
-def _prompts_for_free(cluster: ClusterSpec) -> ClusterSpec:
+def _prompts_for_free(cluster: ClusterSpec, trace: Trace) -> ClusterSpec:
+    """Prompts take no time, are never short of memory, and move at once."""
     from reference_impl.core.spec import Link
     from reference_impl.latency import constant
 
     instant = constant(_INSTANT_S, _INSTANT_S)
+    blocks = int(trace.prompt_tokens.sum()) // cluster.instances[0].block_tokens + 2 * len(trace)
     instances = (
-        replace(each, latency=instant, kv_blocks=_ENOUGH_BLOCKS) if each.role == "prefill" else each
+        replace(each, latency=instant, kv_blocks=blocks) if each.role == "prefill" else each
         for each in cluster.instances
     )
     return replace(cluster, instances=tuple(instances), link=Link(1e18))

@@ -185,3 +185,23 @@ def test_a_profile_of_a_live_engine_is_of_its_model_and_its_dtype(tmp_path: Path
         build_cluster(run_config(fleet={**fleet, "model": "llama-3-8b"}))
     with pytest.raises(ConfigError, match=r"give the hardware \(--hardware\) or the number of blocks"):
         build_cluster(run_config(fleet={"hardware_profile": str(path), "model": "llama-30m"}))
+
+
+def test_a_group_may_have_a_degree_hardware_and_memory_of_its_own() -> None:
+    groups = [
+        {"count": 1, "role": "prefill", "tp": 2, "kv_blocks": 77},
+        {"count": 2, "role": "decode", "hardware": "h100"},
+    ]
+    made = build_cluster(run_config(fleet={"groups": groups, "model": "llama-3-8b"}))
+    assert [each.devices for each in made.instances] == [2, 1, 1]
+    assert made.instances[0].kv_blocks == 77
+    assert "h100" in made.instances[1].latency.name
+    assert made.instances[1].latency is made.instances[2].latency
+
+
+def test_a_published_profile_brings_its_device_and_its_memory() -> None:
+    fleet = {"model": "opt-13b", "hardware_profile": "distserve-a100"}
+    (instance,) = build_cluster(run_config(fleet=fleet)).instances
+    assert (instance.latency.name, instance.kv_blocks) == ("distserve(facebook/opt-13b, tp=1)", 66_144 // 16)
+    with pytest.raises(ConfigError, match=r"was measured on a100-80g, but fleet\.hardware is h100"):
+        build_cluster(run_config(fleet={**fleet, "hardware": "h100"}))

@@ -24,7 +24,8 @@ def test_mixes_are_ranked_by_what_their_slower_phase_carries_per_device() -> Non
 
 
 def test_more_devices_change_the_optimum() -> None:
-    assert ranked(PREFILL, DECODE, 7)[0].mix == Mix(1, 4, 2, 1), "8 of 9 requests/s with 6 devices, and 7 are no better"
+    assert ranked({2: 4.0, 4: 12.0}, DECODE, 6)[0].mix == Mix(1, 2, 1, 1)
+    assert ranked({2: 4.0, 4: 12.0}, DECODE, 7)[0].mix == Mix(1, 4, 3, 1), "12 requests/s of 7 devices"
     assert ranked({1: 1.0}, {1: 1.0}, 4)[0].mix == Mix(1, 1, 1, 1), "of equal ones the smaller"
 
 

@@ -18,18 +18,19 @@ from experiments.placement.mixes import Mix
 from experiments.placement.phases import alone, measure, together, with_setting
 from experiments.placement.proposal import Search, propose
 
+BEST = Mix(1, 2, 1, 1)
 SLO = SloConfig(ttft_s=0.2, tpot_s=0.02)
 
 
 def fits(prefill_ms: dict[str, float], decode_ms: dict[str, float]) -> dict[str, Any]:
-    """A prefill, and a decode iteration of any batch, take so long at each degree."""
+    """A prefill, and a decode iteration (0.3 ms more for each sequence), take so long at each degree."""
     return {
         "facebook/opt-13b": {
             tp: {
                 "decoding_large_small_bs_threshold": 95,
                 "prefill": [prefill_ms[tp], 1e-6, 0.0],
-                "decoding_smallbs": [decode_ms[tp], 0.0, 0.0],
-                "decoding_largebs": [decode_ms[tp], 0.0, 0.0],
+                "decoding_smallbs": [decode_ms[tp], 0.0, 0.3],
+                "decoding_largebs": [decode_ms[tp], 0.0, 0.3],
             }
             for tp in prefill_ms
         }
@@ -41,7 +42,7 @@ def config(tmp_path: Path) -> RunConfig:
     """Prefill gains from a second device more than twofold, decode nothing."""
     path = tmp_path / "fits.json"
     path.write_text(json.dumps(fits({"1": 150.0, "2": 40.0}, {"1": 10.0, "2": 10.0})), encoding="utf-8")
-    workload = WorkloadConfig(trace="bundled:math-500-like", max_requests=150)
+    workload = WorkloadConfig(trace="bundled:math-500-like", max_requests=100)
     return RunConfig(workload=workload, fleet=FleetConfig(model="opt-13b", hardware_profile=str(path)), slo=SLO)
 
 
@@ -59,23 +60,23 @@ def test_prefill_alone_equals_a_queue_that_takes_all_that_wait(config: RunConfig
 
 
 def test_decode_alone_waits_for_no_prompt(config: RunConfig) -> None:
-    shares = measure(with_setting(config, alone("decode", 1), 50.0, 0), "decode")
+    shares = measure(with_setting(config, alone("decode", 1), 5.0, 0), "decode")
     assert (shares.ttft, shares.tpot) == (1.0, 1.0)
 
 
 def test_the_optimum_of_a_made_up_cost_model_is_found(config: RunConfig) -> None:
     labels: list[str] = []
     found = propose(config, Search(3, tolerance=0.2, whole=2), lambda _runs, label: labels.append(label))
-    assert found.best == Mix(1, 2, 1, 1)
+    assert found.best == BEST
     assert found.prefill_rps[2] > 3 * found.prefill_rps[1]
     assert set(found.impossible) == set(), "3 does not divide the heads, so it is no candidate"
     assert found.mixes[0][1].rps_per_device == max(whole.rps_per_device for _, whole in found.mixes)
     assert {"prefill tp 1", "decode tp 2", "1 colocated (tp 2)"} <= set(labels)
 
 
-def test_the_same_seeds_give_the_same_proposal(config: RunConfig) -> None:
-    search = Search(2, tolerance=0.4, whole=1)
-    assert propose(config, search) == propose(config, search)
+def test_equal_seeds_give_equal_shares(config: RunConfig) -> None:
+    one, again, other = (measure(with_setting(config, together(BEST), 14.0, seed), "both") for seed in (3, 3, 4))
+    assert one == again != other
 
 
 def test_targets_that_nothing_meets_are_said(config: RunConfig) -> None:
