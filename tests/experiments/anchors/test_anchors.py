@@ -6,15 +6,14 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from experiments.anchors import ANCHORS, DISTSERVE, SPLITWISE
-from experiments.anchors.anchor import Claim, check_free, keep
-from experiments.anchors.distserve import their_bisection
-from experiments.anchors.splitwise import CASES, keeps_targets, slowdowns
+from experiments.anchors import ANCHORS
+from experiments.anchors.anchor import Claim, Row, check_free, keep
+from experiments.anchors.distserve import DISTSERVE, their_bisection
+from experiments.anchors.splitwise import CASES, SPLITWISE, keeps_targets, slowdowns
 from experiments.anchors.splitwise_clusters import A100, DESIGNS, H100, Cluster, run_config
 from experiments.cli import run
 from experiments.config_base import ConfigError
@@ -22,7 +21,7 @@ from experiments.config_base import ConfigError
 NEEDS_TABLE = pytest.mark.skipif("SEMIFLOW_CALIBRATION" not in os.environ, reason="SEMIFLOW_CALIBRATION is not set")
 
 
-def splitwise_rows(rates: dict[str, float]) -> list[dict[str, Any]]:
+def splitwise_rows(rates: dict[str, float]) -> list[Row]:
     return [
         {
             "design": design,
@@ -102,7 +101,7 @@ def test_distserves_own_bisection_ends_on_its_grid() -> None:
 def test_the_claims_of_distserve_come_from_its_rows() -> None:
     lengths = "bundled:distserve-sharegpt-like"
     best = "1 prefill (tp 2) + 1 decode (tp 1)"
-    rows: list[dict[str, Any]] = [
+    rows: list[Row] = [
         {"kind": kind, "lengths": of, "fleet": fleet, "devices": 3, "rps_per_device": rate, "met_both": 0.9, "seed": ""}
         for kind, of, fleet, rate in [
             *[("mix", lengths, best, 1.6), ("mix", lengths, "another", 1.2), ("mix, jointly", lengths, best, 1.5)],
