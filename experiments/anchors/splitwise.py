@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,40 +35,40 @@ CASES = [(*design, "sequences") for design in DESIGNS] + [("iso-power", "conv", 
 
 def measure(seeds: Sequence[int], progress: Progress) -> list[Row]:
     """Every cluster of every case: its highest rate, cost and power."""
-    rows: list[Row] = []
-    runs = 0
-    for design, trace, lookup in CASES:
-        for cluster in DESIGNS[design, trace]:
+    ordinal = count(1)
+    return [
+        _row(design, trace, lookup, cluster, seeds, lambda label: progress(next(ordinal), label))
+        for design, trace, lookup in CASES
+        for cluster in DESIGNS[design, trace]
+    ]
 
-            def sample(
-                rate_rps: float, cluster: Cluster = cluster, trace: str = trace, lookup: str = lookup
-            ) -> list[Sample]:
-                nonlocal runs
-                runs += 1
-                progress(runs, f"{cluster.name}, {trace}")
-                configs = [run_config(cluster, _TRACES[trace], rate_rps, _SECONDS, lookup, seed) for seed in seeds]
-                return [Sample(float(keeps_targets(config)), rate_rps) for config in configs]
 
-            found = find_capacity(sample, lowest=_LOWEST_RPS, highest=_HIGHEST_RPS, target=0.5, tolerance=_TOLERANCE)
-            rows.append(
-                {
-                    "design": design,
-                    "trace": trace,
-                    "decode_lookup": lookup,
-                    "cluster": cluster.name,
-                    "prompt_machines": cluster.prompts,
-                    "token_machines": cluster.tokens,
-                    "rate_rps": round(found.capacity_rps or 0.0, 2),
-                    "monotone": str(found.monotone),
-                    "cost": round(cluster.cost, 2),
-                    "power": round(cluster.power, 1),
-                }
-            )
-    return rows
+def _row(
+    design: str, trace: str, lookup: str, cluster: Cluster, seeds: Sequence[int], running: Callable[[str], None]
+) -> Row:
+    def sample(rate_rps: float) -> list[Sample]:
+        running(f"{cluster.name}, {trace}, {rate_rps:.0f}/s")
+        configs = [run_config(cluster, _TRACES[trace], rate_rps, _SECONDS, lookup, seed) for seed in seeds]
+        return [Sample(float(keeps_targets(config)), rate_rps) for config in configs]
+
+    found = find_capacity(sample, lowest=_LOWEST_RPS, highest=_HIGHEST_RPS, target=0.5, tolerance=_TOLERANCE)
+    case: dict[str, float | int | str] = {"design": design, "trace": trace, "decode_lookup": lookup}
+    return {
+        **case,
+        "cluster": cluster.name,
+        "prompt_machines": cluster.prompts,
+        "token_machines": cluster.tokens,
+        "rate_rps": round(found.capacity_rps or 0.0, 2),
+        "monotone": str(found.monotone),
+        "cost": round(cluster.cost, 2),
+        "power": round(cluster.power, 1),
+    }
 
 
 def keeps_targets(config: RunConfig) -> bool:
     """Simulate one run; whether all requests finish and all nine slowdown targets are kept."""
+    import numpy as np
+
     from experiments.config_build import build_cluster, build_trace
     from reference_impl.events import EventLog
     from reference_impl.metrics import per_request, read
@@ -80,8 +81,6 @@ def keeps_targets(config: RunConfig) -> bool:
         table = per_request(read(events))
     if not table.finished.all():
         return False
-    import numpy as np
-
     found = slowdowns(table)
     return all(
         float(np.quantile(found[name], quantile)) < limit
