@@ -134,7 +134,7 @@ DISTSERVE = Anchor(
         "question": "Does our simulator with DistServe's cost model find the rate and the parallelism of theirs?",
         "source": "DistServe, arXiv 2401.09670 (OSDI'24); simdistserve/README.md (Apache-2.0)",
         "calibrated": "DistServe's coefficients, its simulator's overheads, its KV tokens of an instance",
-        "published": "one bisection of (0, 5) to under 0.25 with 300 requests of seed 0: it passed 1.5625, failed 1.71875",
+        "published": "one bisection of (0, 5) to under 0.25, 300 requests, seed 0: passes 1.5625, fails 1.71875",
         "predicted": "every rate, and the best parallelism; tensor parallelism only, no pipelines",
         "lengths": "distserve-sharegpt-like: quantiles of 300 requests that DistServe published, drawn independently",
         "config": config().model_dump(mode="json"),
