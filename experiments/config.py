@@ -77,14 +77,18 @@ class WorkloadConfig(StrictModel):
 
 
 class GroupConfig(StrictModel):
-    """Instances of one role."""
+    """Instances of one role. What else is given replaces that of the fleet for them (simulated only)."""
 
     count: Annotated[int, count_field(MAX_INSTANCES)]
     role: RoleName
+    hardware: str | None = None
+    tp: Annotated[int, count_field(1024)] | None = None
+    hardware_profile: str | None = None
+    kv_blocks: Annotated[int, count_field(10**9)] | None = None
 
 
 class FleetConfig(StrictModel):
-    """The instances and their hardware, equal for all groups."""
+    """The instances and their hardware, equal for all groups but for what a group says itself."""
 
     groups: Annotated[tuple[GroupConfig, ...], Field(min_length=1, strict=False)] = (
         GroupConfig(count=1, role="colocated"),
@@ -104,7 +108,8 @@ class FleetConfig(StrictModel):
     only."""
     backend: str = "vllm"
     hardware_profile: str | None = None
-    """In place of the roofline: a measured table, or a shipped profile (``h100``, ``h200:fp8``)."""
+    """In place of the roofline: a measured table, a shipped profile (``h100``, ``h200:fp8``), or a published cost model
+    (``reference_impl.latency.published``)."""
     kv_blocks: Annotated[int, count_field(10**9)] | None = None
     """KV blocks of an instance; None: what the hardware has left beside the weights."""
     block_tokens: Annotated[int, count_field(65_536)] = 16
@@ -158,6 +163,11 @@ class FleetConfig(StrictModel):
     def instances(self) -> int:
         """Instances of all groups."""
         return sum(group.count for group in self.groups)
+
+    def of(self, group: GroupConfig) -> FleetConfig:
+        """The fleet as the instances of ``group`` have it."""
+        own = group.model_dump(exclude={"count", "role"}, exclude_none=True)
+        return self.model_copy(update=own) if own else self
 
 
 class PoliciesConfig(StrictModel):

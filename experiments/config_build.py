@@ -182,9 +182,12 @@ def _instances(config: RunConfig) -> tuple[InstanceSpec, ...]:
 
     fleet = config.fleet
     shape = model(fleet.model)
-    latency, kv_blocks = build_costs(fleet)
-    if isinstance(latency, Measured | Composed):
-        shape = replace(shape, bytes_per_value=latency.bytes_per_value)
+    fleets = [fleet.of(group) for group in fleet.groups]
+    costs = {each: build_costs(each) for each in fleets}
+    kinds = (latency for latency, _ in costs.values() if isinstance(latency, Measured | Composed))
+    measured = next(kinds, None)
+    if measured is not None:
+        shape = replace(shape, bytes_per_value=measured.bytes_per_value)
     batch = PolicySpec.parse(config.policies.batch, kind="batch")
     partition = PolicySpec.parse(config.policies.partition, kind="partition")
     contention = build_contention(config.contention)
@@ -192,9 +195,9 @@ def _instances(config: RunConfig) -> tuple[InstanceSpec, ...]:
     return tuple(
         InstanceSpec(
             role=group.role,
-            latency=latency,
+            latency=costs[own][0],
             contention=contention,
-            kv_blocks=kv_blocks // fleet.pp,
+            kv_blocks=costs[own][1] // fleet.pp,
             kv_bytes_per_token=shape.kv_bytes_per_token,
             max_context_tokens=shape.max_context_tokens,
             batch=batch,
@@ -203,10 +206,10 @@ def _instances(config: RunConfig) -> tuple[InstanceSpec, ...]:
             max_sequences=fleet.max_sequences,
             max_batch_tokens=fleet.max_batch_tokens,
             prefix_caching=fleet.prefix_caching,
-            devices=fleet.tp,
+            devices=own.tp,
             pipeline=pipeline,
         )
-        for group in fleet.groups
+        for group, own in zip(fleet.groups, fleets, strict=True)
         for pipeline in islice(pipelines, group.count * fleet.pp)
     )
 

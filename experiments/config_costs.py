@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from reference_impl.latency import Hardware, LinkKind, Measured, ModelShape, Profiled, Table
     from reference_impl.latency.api import LatencyModel
     from reference_impl.latency.operators.profile import Operators
+    from reference_impl.latency.published import Published
 
 
 def build_costs(fleet: FleetConfig) -> tuple[LatencyModel, int]:
@@ -19,7 +20,7 @@ def build_costs(fleet: FleetConfig) -> tuple[LatencyModel, int]:
 
     Raises ConfigError where profile, hardware and model contradict each other or leave the memory open.
     """
-    from reference_impl.latency import hardware, model, profile, roofline
+    from reference_impl.latency import hardware, model, open_published, profile, roofline
     from reference_impl.latency.operators.profile import open_operators
 
     shape = model(fleet.model)
@@ -31,6 +32,9 @@ def build_costs(fleet: FleetConfig) -> tuple[LatencyModel, int]:
         raise ConfigError(
             f"fleet.expert_parallel is for the roofline; {fleet.hardware_profile} was measured as it is; leave it out"
         )
+    published = open_published(fleet.hardware_profile, fleet.model, fleet.tp)
+    if published is not None:
+        return _published(fleet, published, shape)
     operators = open_operators(fleet.hardware_profile)
     if operators is not None:
         return _composed(fleet, *operators, shape)
@@ -68,6 +72,14 @@ def _hop(fleet: FleetConfig, device: Hardware | None) -> LinkKind:
     return LinkKind(device.link, device.link_bytes_per_s, device.all_reduce_latency_s, f"that of {device.name}")
 
 
+def _published(fleet: FleetConfig, found: Published, shape: ModelShape) -> tuple[LatencyModel, int]:
+    """A published cost model, with the KV tokens that its publisher had room for where they are known."""
+    _check_device(fleet, found.hardware)
+    told = (found.kv_tokens or 0) // fleet.block_tokens
+    kv_blocks = fleet.kv_blocks or told or _kv_blocks(fleet, found.hardware, shape)
+    return _pipelined(fleet, found.latency, found.hardware, shape), kv_blocks
+
+
 def _composed(fleet: FleetConfig, operators: Operators, dtype: str, shape: ModelShape) -> tuple[LatencyModel, int]:
     """The model composed of fitted operators, with the overhead and KV dtype of the fleet's backend."""
     from reference_impl.latency import Composed, hardware, kv_pool_blocks
@@ -103,11 +115,22 @@ def _profiled_device(fleet: FleetConfig, measured: Profiled | Table | Measured) 
         return measured.hardware if isinstance(measured, Profiled) else None
     given = hardware(fleet.hardware)
     if profiled and _plain(profiled) != _plain(given.name):
-        raise ConfigError(
-            f"fleet.hardware_profile {fleet.hardware_profile} was measured on {profiled}, but fleet.hardware is "
-            f"{given.name}; leave the hardware out to take the profile's"
-        )
+        raise _other_device(fleet, profiled, given)
     return given
+
+
+def _check_device(fleet: FleetConfig, measured_on: Hardware) -> None:
+    from reference_impl.latency import hardware
+
+    if fleet.hardware is not None and hardware(fleet.hardware) != measured_on:
+        raise _other_device(fleet, measured_on.name, hardware(fleet.hardware))
+
+
+def _other_device(fleet: FleetConfig, measured_on: str, given: Hardware) -> ConfigError:
+    return ConfigError(
+        f"fleet.hardware_profile {fleet.hardware_profile} was measured on {measured_on}, but fleet.hardware is "
+        f"{given.name}; leave the hardware out to take the profile's"
+    )
 
 
 def _plain(device: str) -> str:

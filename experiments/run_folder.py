@@ -44,6 +44,11 @@ def new_folder(target: Path, force: bool = False, rescue: Callable[[Path], None]
         raise
 
 
+def check_free(target: Path) -> None:
+    """Raises ConfigError where :func:`new_folder` would refuse ``target``: for work that ends in a folder."""
+    _refuse_taken(Path(os.path.abspath(target)), force=False)
+
+
 def keep_unfinished(partial: Path, target: Path) -> Path:
     """Name the folder of a run that did not finish after its ``target``; one that is there already stays."""
     target = Path(os.path.abspath(target))

@@ -81,6 +81,11 @@ def _instances(config: RunConfig, serve: ServeConfig, facts: ModelFacts) -> tupl
     from reference_impl.core.spec import InstanceSpec
 
     fleet = config.fleet
+    if any(fleet.of(group) != fleet for group in fleet.groups):
+        raise ConfigError(
+            "fleet.groups: hardware, tp, hardware_profile and kv_blocks of a group are for the simulator; live "
+            "instances are all alike; leave them out"
+        )
     layout = facts.kv_layout(fleet.block_tokens, serve.dtype)
     batch = PolicySpec.parse(config.policies.batch, kind="batch")
     partition = PolicySpec.parse(config.policies.partition, kind="partition")

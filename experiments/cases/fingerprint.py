@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from experiments.config import RunConfig
+from reference_impl.latency.published import published_file
 
 _ROOT = Path(__file__).resolve().parents[2]
 _SIMULATION = (
@@ -31,9 +32,11 @@ def fingerprint(config: RunConfig) -> str:
 
     Not covered: what a user's policy imports in turn, and traces that are found by name (the catalogue pins those).
     """
-    named = [config.workload.trace, config.fleet.hardware_profile, config.fleet.hardware, config.fleet.model]
-    named.append((config.fleet.hardware_profile or "").rpartition(":")[0])  # FILE.json:fp8
-    files = [path for name in named if name is not None and (path := Path(name)).is_file()]
+    named = [config.workload.trace, config.fleet.model]
+    for fleet in (config.fleet, *(config.fleet.of(group) for group in config.fleet.groups)):
+        named += [name for name in (fleet.hardware, fleet.hardware_profile) if name is not None]
+        named.append((fleet.hardware_profile or "").rpartition(":")[0])  # FILE.json:fp8
+    files = [path for name in named if name and (path := published_file(name) or Path(name)).is_file()]
     modules = [module for text in config.policies.model_dump().values() for module in _modules(str(text))]
     files += [origin for module in modules if (origin := _origin(module)) is not None]
     digest = hashlib.sha256(_own_code().encode())

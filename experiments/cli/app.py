@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from experiments.cli import (
+    anchor,
     calibrate,
     decisions,
     demo,
@@ -16,6 +17,7 @@ from experiments.cli import (
     judge,
     lists,
     measure,
+    propose,
     record,
     replay,
     serve,
@@ -58,6 +60,7 @@ app.command("explain")(insight.explain)
 app.command("export")(insight.export)
 app.command("diff")(insight.diff)
 app.command("replay-decisions")(decisions.replay_decisions)
+app.command("anchor")(anchor.anchor)
 app.command("demo")(demo.demo)
 app.command("figure")(figures.figure)
 app.command("policies")(lists.policies)
@@ -65,6 +68,7 @@ app.command("hardware")(lists.hardware)
 app.command("models")(lists.models)
 app.command("metrics")(lists.metrics)
 app.add_typer(workloads.workloads, name="workloads")
+app.add_typer(propose.propose, name="propose")
 measure.bench.command("fidelity")(fidelity.bench_fidelity)
 app.add_typer(measure.bench, name="bench")
 app.add_typer(measure.validate, name="validate")

@@ -31,8 +31,8 @@ def foresee(instance: Instance, iteration: Iteration, now_s: float) -> Foresight
 def _apply(instance: Instance, iteration: Iteration) -> Foresight:
     """Decodes that reach their limit leave the batch. Prompts that end leave the prefills.
 
-    On a mixed lane these join the decodes, whose next forward runs behind this one. On another lane they wait until
-    their KV is there.
+    On a mixed lane these join the decodes, whose next forward runs behind this one. On another lane, and where another
+    instance decodes them, they wait until their KV is there.
     """
     lane, foresight = iteration.lane, Foresight()
     for sequence in lane.at_limit():
@@ -46,7 +46,7 @@ def _apply(instance: Instance, iteration: Iteration) -> Foresight:
         sequence.tokens_out += 1
         if sequence.tokens_out == sequence.limit_tokens:
             foresight.due[sequence.request_id] = sequence
-        elif lane.kind == "mixed":
+        elif lane.kind == "mixed" and not instance.decodes_elsewhere(sequence):
             instance.resting_tokens -= sequence.computed_tokens
             lane.join(sequence)
         else:

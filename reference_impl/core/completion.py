@@ -100,8 +100,9 @@ def _yielded_first(instance: Instance, lane: Lane, sequence: Sequence, now_s: fl
 
 def _pass_on(instance: Instance, sequence: Sequence) -> None:
     """A prefilled sequence goes to the decode lane, here or elsewhere."""
-    if instance.decode_lane is None:
+    if instance.decodes_elsewhere(sequence):
         instance.handovers.append(sequence)
         instance.outbound[sequence.request_id] = sequence
     else:
+        assert instance.decode_lane is not None
         instance.decode_lane.incoming.append(sequence)

@@ -284,6 +284,10 @@ class Instance:
             self.waiting_tokens += sequence.target_tokens
         self.changed = True
 
+    def decodes_elsewhere(self, sequence: Sequence) -> bool:
+        """Whether a sequence leaves once prefilled: no lane here decodes, or another instance was chosen for that."""
+        return self.decode_lane is None or sequence.decode_instance_id not in (None, self.instance_id)
+
     def rest_no_more(self, sequence: Sequence) -> None:
         """A sequence that holds KV outside of every batch leaves."""
         self.running -= 1

@@ -42,7 +42,7 @@ class Foresight:
         self.due: dict[int, Sequence] = {}
         """Sequences that reach their limit of tokens by it; they left the batch, and still hold their blocks."""
         self.prefilled: dict[int, Sequence] = {}
-        """Sequences whose prompt it ends, on a lane that does not decode: they belong to no lane until it completes."""
+        """Sequences whose prompt it ends, not to be decoded on its lane: they belong to no lane until it completes."""
         self.later_rows: list[LaterRow] = []
 
 

@@ -26,6 +26,8 @@ PHASE_ROLES: dict[Phase, frozenset[Role]] = {
     "decode": frozenset(("decode",)),
 }
 """Which instances are asked about at all: those that prefill a new request, and those that take one over."""
+TAKES_OVER: frozenset[Role] = frozenset(("colocated", "decode"))
+"""Which may be named at dispatch as a request's decode instance."""
 
 
 class KnownCluster:
@@ -72,11 +74,14 @@ class Router:
         self._decode = KnownCluster("decode", estimate)
         self._seats: dict[int, list[tuple[list[InstanceView], int]]] = {}
         """Where an instance's view goes."""
+        self._takers: frozenset[int] = frozenset()
+        """Who may be named as decode instance."""
         self.set_members(members)
 
     def set_members(self, views: Sequence[InstanceView]) -> None:
         """Instances came or went: ``views`` are the ready ones. What is under way of others is forgotten."""
         self._seats = {view.instance_id: [] for view in views}
+        self._takers = frozenset(view.instance_id for view in views if view.role in TAKES_OVER)
         for cluster in (self._prefill, self._decode):
             cluster.set_members(views)
             for instance_id, place in cluster.place.items():
@@ -140,8 +145,10 @@ class Router:
             if type(decision.instance_id) is not int or decision.instance_id not in cluster.place:
                 self._refuse(request, decision, f"one of the instances {sorted(cluster.place)}")
             chosen = decision.decode_instance_id
-            if chosen is not None and (type(chosen) is not int or chosen not in self._decode.place):
-                self._refuse(request, decision, f"one of the decode instances {sorted(self._decode.place)} or none")
+            if chosen is not None and (type(chosen) is not int or chosen not in self._takers):
+                self._refuse(
+                    request, decision, f"one of the decode and colocated instances {sorted(self._takers)} or none"
+                )
             if decision.reason is not None and type(decision.reason) is not str:
                 self._refuse(request, decision, "a text as reason, or none")
         elif type(decision) is Reject and type(decision.reason) is not str:

@@ -75,6 +75,7 @@ class Sequence:
         self.epoch = 0
         """Counts joins to a decode batch: tells a stale note about this sequence from a valid one."""
         self.decode_instance_id: int | None = None
+        """Who decodes it, where that was chosen at dispatch; of an instance of its own kind: a hand-over."""
 
     @classmethod
     def handed_over(cls, request: RequestView, generated_tokens: int, limit_tokens: int | None = None) -> Sequence:

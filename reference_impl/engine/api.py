@@ -41,6 +41,8 @@ class EngineRequest:
     params: SamplingParams
     generated: tuple[int, ...] = ()
     """Tokens that it was given before it came here (after a failure or a hand-over); they are never yielded again."""
+    decode_instance_id: int | None = None
+    """Who decodes it, where that was chosen at dispatch."""
 
 
 class ChunkRow(NamedTuple):

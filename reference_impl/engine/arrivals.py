@@ -57,8 +57,11 @@ class Arrivals:
 
     def _refusal(self, request: EngineRequest, parcel: Parcel) -> str | None:
         instance = self._engine.instance
-        if instance.spec.role != "decode":
-            return f"instance {instance.instance_id} is {instance.spec.role}; only a decode instance takes hand-overs"
+        if instance.spec.role not in ("colocated", "decode"):
+            return (
+                f"instance {instance.instance_id} is {instance.spec.role};"
+                " only decode and colocated ones take hand-overs"
+            )
         if parcel.layout != self._layout:
             return f"its KV has layout {parcel.layout}, this instance's {self._layout}; both need the same model"
         expected = len(request.prompt) + len(request.generated) - (0 if parcel.early else 1)

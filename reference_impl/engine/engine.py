@@ -65,7 +65,7 @@ class Engine:
         request_id = request.view.request_id
         if request_id in self.lives:
             return
-        not_here = self._cannot_prefill()
+        not_here = self._cannot_prefill(request.decode_instance_id)
         never = refusal(request, self.instance.spec, self.settings.vocab_tokens)
         if not_here is not None:
             self.refuse(request_id, not_here, retry=True)
@@ -76,13 +76,18 @@ class Engine:
         else:
             limit, generated = request.params.max_tokens, len(request.generated)
             live = Live(request, CoreSequence(request.view, limit, generated))
+            live.sequence.decode_instance_id = request.decode_instance_id
             self.instance.enqueue(live.sequence)
             self.welcome(live)
 
-    def _cannot_prefill(self) -> str | None:
-        if self.failure is None and self.instance.prefill_lane is None:
+    def _cannot_prefill(self, decode_instance_id: int | None) -> str | None:
+        if self.failure is not None:
+            return self.failure
+        if self.instance.prefill_lane is None:
             return "a decode instance takes handed-over requests only; submit it to one that prefills"
-        return self.failure
+        if decode_instance_id not in (None, self.instance.instance_id) and self.settings.parcel is None:
+            return f"no KV can be handed over from this instance's device to instance {decode_instance_id}"
+        return None
 
     def refuse(self, request_id: int, reason: str, *, retry: bool) -> None:
         """Say that a request will not be served here."""

@@ -17,6 +17,7 @@ from reference_impl.latency.operators import Composed
 from reference_impl.latency.pipeline import Pipelined, stage_shares
 from reference_impl.latency.profile import profile
 from reference_impl.latency.profiled import Profiled
+from reference_impl.latency.published import open_published
 from reference_impl.latency.roofline import Roofline, roofline
 from reference_impl.latency.shapes import ModelShape
 from reference_impl.latency.table import Table
@@ -51,6 +52,7 @@ __all__ = [
     "kv_pool_blocks",
     "link",
     "model",
+    "open_published",
     "profile",
     "read_profile",
     "roofline",

@@ -91,27 +91,39 @@ def constant(prefill_s: float, decode_s: float) -> Linear:
 def distserve(path: str | Path, model: str, tp: int = 1) -> Linear:
     """DistServe's fit for ``model`` (such as ``facebook/opt-13b``) at degree ``tp`` from its profile JSON.
 
-    Raises :class:`ProfileError` naming the missing model, degree or key.
+    ``overheads``, where the file has them, are added. Raises :class:`ProfileError` naming the missing model, degree or
+    key.
     """
-    try:
-        data: Any = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ProfileError(f"cannot read {path}: {error}") from error
-    if model not in data:
-        raise ProfileError(f"{path} has no model {model!r}; it has {', '.join(data)}")
+    data = read_fits(path)
+    models = [name for name in data if "/" in name]
+    if model not in models:
+        raise ProfileError(f"{path} has no model {model!r}; it has {', '.join(models)}")
     if str(tp) not in data[model]:
         raise ProfileError(f"{path} has no degree {tp} for {model}; it has {', '.join(data[model])}")
-    fits = data[model][str(tp)]
+    fits, added = data[model][str(tp)], data.get("overheads", {})
+    iteration_ms, token_ms = (float(added.get(key, 0.0)) for key in ("iteration_ms", "token_ms"))
     try:
-        base, token, square = (1e-3 * float(figure) for figure in fits["prefill"])
+        base, token, square = (float(figure) for figure in fits["prefill"])
         below = int(fits["decoding_large_small_bs_threshold"])
-        decodes = (_decode_fit(fits["decoding_smallbs"], below), _decode_fit(fits["decoding_largebs"], None))
+        decodes = tuple(
+            DecodeFit(1e-3 * (first + iteration_ms), 1e-3 * (context + token_ms), 1e-3 * sequence, limit)
+            for key, limit in (("decoding_smallbs", below), ("decoding_largebs", None))
+            for first, context, sequence in [map(float, fits[key])]
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise ProfileError(f"{path}: {model}, degree {tp}: {error} is missing or no list of numbers") from error
-    provenance = f"DistServe's fit for {model} at tensor parallelism {tp} on A100-80G; error not published"
-    return Linear(base, token, square, decodes, f"distserve({model}, tp={tp})", provenance)
+    base += iteration_ms + float(added.get("prefill_ms", 0.0))
+    note = f"DistServe's fit for {model} at tensor parallelism {tp} on A100-80G; error not published"
+    name = f"distserve({model}, tp={tp})"
+    return Linear(1e-3 * base, 1e-3 * (token + token_ms), 1e-3 * square, decodes, name, note)
 
 
-def _decode_fit(milliseconds: list[float], below: int | None) -> DecodeFit:
-    base, context, sequence = (1e-3 * float(figure) for figure in milliseconds)
-    return DecodeFit(base, context, sequence, below)
+def read_fits(path: str | Path) -> dict[str, Any]:
+    """The content of a file in DistServe's format. Raises :class:`ProfileError` where it is none."""
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ProfileError(f"cannot read {path}: {error}") from error
+    if not isinstance(data, dict):
+        raise ProfileError(f"{path}: allowed: an object of models, each with fits by degree")
+    return data

@@ -8,6 +8,7 @@ from reference_impl.latency.shapes import ModelShape
 
 _META = "meta-llama config.json"
 _QWEN = "Qwen config.json"
+_BLOOM = "bigscience config.json; ALiBi sets no limit of its own: the context is as far as Splitwise measured"
 _DEEPSEEK = "deepseek-ai config.json"
 
 _DEEPSEEK_V2_LITE = ModelShape(
@@ -57,6 +58,8 @@ MODELS = {
         ModelShape("qwen3-14b", 40, 5120, 40, 8, 128, 17408, 151936, 40960, source=_QWEN),
         ModelShape("qwen3-32b", 64, 5120, 64, 8, 128, 25600, 151936, 40960, source=_QWEN),
         ModelShape("opt-13b", 40, 5120, 40, 40, 128, 20480, 50272, 2048, True, False, source="facebook config.json"),
+        ModelShape("opt-66b", 64, 9216, 72, 72, 128, 36864, 50272, 2048, True, False, source="facebook config.json"),
+        ModelShape("bloom-176b", 70, 14336, 112, 112, 128, 57344, 250880, 32768, True, False, source=_BLOOM),
         _DEEPSEEK_V2_LITE,
         _DEEPSEEK_V3,
     )

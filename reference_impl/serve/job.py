@@ -236,7 +236,8 @@ class Job:
         self._turn_to(dispatch.instance_id, "serving")
         self.decode_choice = dispatch.decode_instance_id
         effects.note(self, Note("dispatch", effects.now_s(), dispatch.instance_id, reason=dispatch.reason))
-        effects.tell(dispatch.instance_id, Submit(self.attempt, self._so_far()))
+        chosen = replace(self._so_far(), decode_instance_id=dispatch.decode_instance_id)
+        effects.tell(dispatch.instance_id, Submit(self.attempt, chosen))
 
     def _hand_over(self, instance_id: int, parcel: Parcel) -> None:
         if parcel.early:

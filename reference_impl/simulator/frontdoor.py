@@ -89,11 +89,11 @@ class FrontDoor:
             return True
         assert type(decision) is Dispatch
         instance = self._sim.instances[decision.instance_id]
+        sequence.decode_instance_id = decision.decode_instance_id
         total = self._tokens_on(instance, sequence)
         if total > instance.spec.max_request_tokens:
             self.reject(request, f"its {total} tokens exceed instance {instance.instance_id}", now_s)
             return True
-        sequence.decode_instance_id = decision.decode_instance_id
         self._log.dispatch.append((now_s, request.request_id, decision.instance_id, decision.reason))
         if self._executors.observed:
             request_id, tokens = request.request_id, request.prompt_tokens
@@ -131,7 +131,7 @@ class FrontDoor:
 
     def _tokens_on(self, instance: Instance, sequence: Sequence) -> int:
         """Tokens that this request will have at most while it is on ``instance``."""
-        if instance.decode_lane is None:
+        if instance.decodes_elsewhere(sequence):
             return sequence.target_tokens + 1
         return sequence.request.prompt_tokens + self._outputs[sequence.request_id]
 

@@ -336,7 +336,7 @@ class Simulation:
             if instance.prefill_lane is None:
                 for sequence in dropped:
                     self.front_door.submit(sequence, now_s)
-        if changed and instance.prefill_lane is None:
+        if changed and instance.inbound:
             self.handovers.accept(instance, now_s)
 
     def _after_lane(self, run: LaneRun, other: LaneRun, ended: bool, now_s: float) -> None:

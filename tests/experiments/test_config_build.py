@@ -348,3 +348,23 @@ def test_a_schedule_that_cannot_be_meant_is_refused_in_one_line(fleet: dict[str,
     with pytest.raises(ConfigError, match=message) as refusal:
         build_cluster(run_config(fleet=fleet))
     assert "\n" not in str(refusal.value)
+
+
+def test_a_group_may_have_a_degree_hardware_and_memory_of_its_own() -> None:
+    groups = [
+        {"count": 1, "role": "prefill", "tp": 2, "kv_blocks": 77},
+        {"count": 2, "role": "decode", "hardware": "h100"},
+    ]
+    made = build_cluster(run_config(fleet={"groups": groups, "model": "llama-3-8b"}))
+    assert [each.devices for each in made.instances] == [2, 1, 1]
+    assert made.instances[0].kv_blocks == 77
+    assert "h100" in made.instances[1].latency.name
+    assert made.instances[1].latency is made.instances[2].latency
+
+
+def test_a_published_profile_brings_its_device_and_its_memory() -> None:
+    fleet = {"model": "opt-13b", "hardware_profile": "distserve-a100"}
+    (instance,) = build_cluster(run_config(fleet=fleet)).instances
+    assert (instance.latency.name, instance.kv_blocks) == ("distserve(facebook/opt-13b, tp=1)", 66_144 // 16)
+    with pytest.raises(ConfigError, match=r"was measured on a100-80g, but fleet\.hardware is h100"):
+        build_cluster(run_config(fleet={**fleet, "hardware": "h100"}))

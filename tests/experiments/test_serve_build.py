@@ -36,6 +36,11 @@ def test_instances_are_those_of_the_fleet() -> None:
     assert spec.prefix_block_tokens == 8
 
 
+def test_hardware_of_a_groups_own_is_for_the_simulator() -> None:
+    with pytest.raises(ConfigError, match=r"fleet\.groups: .* of a group are for the simulator"):
+        built(fleet={"groups": [{"count": 1, "role": "colocated", "kv_blocks": 32}]})
+
+
 def test_what_all_processes_are_given_can_travel() -> None:
     spec = built()
     again = pickle.loads(pickle.dumps(spec))

@@ -212,3 +212,20 @@ def test_decode_first_prefills_only_below_its_mark() -> None:
 
 def test_decode_first_refills_an_empty_batch() -> None:
     assert chunks(plan("decode_first", FakeLane(waiting=waiting(100, 100)))) == [(0, 100), (1, 100)]
+
+
+def test_whole_prompts_has_decodes_beside_prompts_as_far_as_the_budget_goes() -> None:
+    spec = "whole_prompts:token_budget=100,max_pauses=1"
+    assert plan(spec, FakeLane(decodes=decoding(3))) is DECODE_ALL
+    beside = plan(spec, FakeLane(waiting=waiting(60, 30, 20), decodes=decoding(10)))
+    assert beside == BatchPlan((Chunk(0, 60), Chunk(1, 30)))
+    crowded = plan(spec, FakeLane(waiting=waiting(60, 30, 20), decodes=decoding(11)))
+    assert crowded == BatchPlan((Chunk(0, 60), Chunk(1, 30)), decode=False)
+    assert plan(spec, FakeLane(waiting=waiting(250))) == BatchPlan((Chunk(0, 250),), decode=False, holds=True)
+
+
+def test_whole_prompts_lets_paused_decodes_go_first_after_a_few_iterations() -> None:
+    policy = PolicySpec.parse("whole_prompts:token_budget=100,max_pauses=2", "batch").build(0)
+    made = [policy.plan(FakeLane(waiting=waiting(150, 150), decodes=decoding(2))) for _ in range(6)]
+    assert [each.decode for each in made] == [False, False, True, False, False, True]
+    assert made[2] == BatchPlan()

@@ -52,6 +52,18 @@ class TestForgetfulPrefixAffinity(DispatchContract):
     spec = "prefix_affinity:match_threshold=0,imbalance_requests=1000,max_prefixes=50"
 
 
+class TestSplitwiseMixed(DispatchContract):
+    spec = "splitwise_mixed"
+
+
+class TestSplitwiseMixedThatLendsEarly(DispatchContract):
+    spec = "splitwise_mixed:prompt_instances=3,prompt_queue_tokens=500"
+
+
+class TestSplitwiseWithoutPools(DispatchContract):
+    spec = "splitwise_mixed:prompt_instances=0"
+
+
 class TestCacheAware(DispatchContract):
     spec = "cache_aware"
 
@@ -109,6 +121,14 @@ class TestDeepFlow(DispatchContract):
 
 class TestDeepFlowThatFindsLoadsUnbalanced(DispatchContract):
     spec = "deepflow:imbalance_requests=0,imbalance_ratio=1,metric=kv"
+
+
+class TestWholePrompts(BatchContract):
+    spec = "whole_prompts"
+
+
+class TestWholePromptsThatPauseOften(BatchContract):
+    spec = "whole_prompts:token_budget=64,max_pauses=1"
 
 
 class TestPrefillFirst(BatchContract):

@@ -52,6 +52,10 @@ BUNDLED = {
         "chat: lengths like ShareGPT's (mean prompt about 250, mean output about 320 tokens), Poisson arrivals",
         _look_alike("sharegpt-like", 4.0),
     ),
+    "distserve-sharegpt-like": Bundled(
+        "chat as DistServe sampled ShareGPT: whole conversations as prompts (mean prompt about 780, mean output 180)",
+        _look_alike("distserve-sharegpt-like", 4.0),
+    ),
     "longbench-like": Bundled(
         "long documents: lengths like LongBench's English tasks (mean prompt about 11,000 tokens), Poisson arrivals",
         _look_alike("longbench-like", 0.5),

@@ -104,7 +104,7 @@ def test_reports_of_an_instance_that_has_gone_are_ignored(policy: Any) -> None:
     ("answer", "allowed"),
     [
         (Dispatch(True), r"one of the instances \[0\]"),
-        (Dispatch(0, 1), r"one of the decode instances \[2\] or none"),
+        (Dispatch(0, 1), r"one of the decode and colocated instances \[0, 2\] or none"),
         (Dispatch(0, reason=3), "a text as reason, or none"),  # type: ignore[arg-type]
         (Reject(3), "a text as reason"),  # type: ignore[arg-type]
         ("here", "a Dispatch, a Reject or None"),

@@ -322,10 +322,10 @@ def test_hand_overs_on_their_way_fail_with_the_instance_when_its_policy_raises(u
     serve([source, target], act)
 
 
-def test_only_a_decode_instance_takes_hand_overs(until: Wait, executor: Make) -> None:
+def test_a_prefill_instance_takes_no_hand_overs(until: Wait, executor: Make) -> None:
     parcel = Parcel(0, 9, 8, (0, 1), "shm:/nowhere/pool", "pool", LAYOUT)
-    (failure,) = adopt_alone(until, executor("colocated"), parcel, [1] * 8)
-    assert "only a decode instance takes hand-overs" in failure.reason
+    (failure,) = adopt_alone(until, executor("prefill"), parcel, [1] * 8)
+    assert "only decode and colocated ones take hand-overs" in failure.reason
 
 
 def test_a_request_too_large_for_the_decode_instance_is_refused_there(until: Wait, executor: Make) -> None:

@@ -73,9 +73,9 @@ def test_a_missing_fit_shows_the_choices(fits: Path, model: str, tp: int, messag
 
 def test_an_incomplete_fit_is_named(tmp_path: Path) -> None:
     path = tmp_path / "fits.json"
-    path.write_text(json.dumps({"m": {"1": {"prefill": [1, 2, 3]}}}), encoding="utf-8")
+    path.write_text(json.dumps({"a/m": {"1": {"prefill": [1, 2, 3]}}}), encoding="utf-8")
     with pytest.raises(ProfileError, match="decoding_large_small_bs_threshold"):
-        distserve(path, "m")
+        distserve(path, "a/m")
     path.write_text("nothing", encoding="utf-8")
     with pytest.raises(ProfileError, match="cannot read"):
         distserve(path, "m")

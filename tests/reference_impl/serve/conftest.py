@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import shutil
 import socket
 import tempfile
@@ -200,7 +201,7 @@ def deploy(folder: Path) -> Deploy:
         scaling: Any = None,
         **fields: Any,
     ) -> AsyncIterator[Bench]:
-        run = f"serve{next(_RUNS)}"
+        run = f"serve{os.getpid()}_{next(_RUNS)}"
         lock = RunLock(run)
         values: dict[str, Any] = {
             "run": run,

@@ -123,6 +123,25 @@ def test_the_policy_decides_where_requests_go(deploy: Any, folder: Path) -> None
     assert sorted(table.path(row)[0] for row in range(6)) == [0, 0, 1, 1, 2, 2]
 
 
+@pytest.mark.parametrize("plan_ahead", [False, True], ids=["plain", "ahead"])
+def test_a_colocated_instance_hands_over_to_the_one_that_was_chosen_with_it(
+    deploy: Any, folder: Path, plan_ahead: bool
+) -> None:
+    async def check() -> None:
+        task = TaskSettings(plan_ahead=plan_ahead)
+        async with deploy("colocated", "colocated", task=task, dispatch="splitwise_mixed:prompt_instances=1") as bench:
+            for answered in await bench.ask_many(12):
+                answered.check()
+                assert answered.error is None
+            await bench.check_nothing_is_held()
+            await bench.loopback.drain(2.0)
+
+    asyncio.run(check())
+    collect(folder / "rows.spool", folder / "events.parquet", folder / "requests.jsonl", METADATA)
+    table = per_request(read(folder / "events.parquet"))
+    assert {tuple(table.path(row)) for row in range(12) if table.output_tokens[row] > 1} == {(0, 1)}
+
+
 def test_a_request_that_fits_nowhere_is_refused_at_once(deploy: Any) -> None:
     async def check() -> None:
         async with deploy("prefill", "decode", instance={"max_context_tokens": 50}) as bench:
@@ -263,6 +282,6 @@ def test_a_class_with_targets_of_its_own_is_judged_by_those(deploy: Any) -> None
                 request = GenerateRequest((1, 2, 3), params, bench.spec.clock(), slo_class=slo_class)
                 async for _ in gateway.generate(request):
                     pass
-                assert gateway.beat().met_slo == met
+                assert gateway.beat().counts.met_slo == met
 
     asyncio.run(check())

@@ -43,6 +43,7 @@ BATCH = [
     "unified_budget:token_budget=96,long_prefill_token_threshold=40",
     "chunked_prefill:chunk_tokens=64",
     "decode_first",
+    "whole_prompts:token_budget=150,max_pauses=2",
     "edf_slack:ttft_s=0.2",
     "sjf_predicted:aging_tokens_per_s=50",
     "priority:classes=b/a,token_budget=96",
@@ -53,6 +54,7 @@ BATCH = [
     "fussy",
 ]
 DISPATCH = ["round_robin", "random", "least_loaded:metric=kv", "power_of_two", "prefix_affinity", "choosy"]
+DISPATCH += ["splitwise_mixed:prompt_queue_tokens=150"]  # hands over between colocated instances
 ROLES = [
     ("colocated",),
     ("colocated", "colocated"),

@@ -239,7 +239,7 @@ def test_a_decode_instance_that_is_no_whole_number_is_refused(deploy: Deploy, re
             return Dispatch(0, 1.0)  # type: ignore[arg-type]
 
     spec = replace(deploy("prefill", "decode"), dispatch=Half())  # type: ignore[arg-type]
-    with pytest.raises(PolicyError, match=r"one of the decode instances \[1\] or none"):
+    with pytest.raises(PolicyError, match=r"one of the decode and colocated instances \[1\] or none"):
         rows(spec, requests((0.0, 10, 2)))
 
 

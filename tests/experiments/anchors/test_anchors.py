@@ -1,0 +1,139 @@
+"""Anchors: the arithmetic of their claims on made-up rows, their files, and small parts of their measurements."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.anchors import ANCHORS
+from experiments.anchors.anchor import Claim, Row, check_free, keep
+from experiments.anchors.distserve import DISTSERVE, their_bisection
+from experiments.anchors.splitwise import CASES, SPLITWISE, keeps_targets, slowdowns
+from experiments.anchors.splitwise_clusters import A100, DESIGNS, H100, Cluster, run_config
+from experiments.cli import run
+from experiments.config_base import ConfigError
+
+NEEDS_TABLE = pytest.mark.skipif("SEMIFLOW_CALIBRATION" not in os.environ, reason="SEMIFLOW_CALIBRATION is not set")
+
+
+def splitwise_rows(rates: dict[str, float]) -> list[Row]:
+    return [
+        {
+            "design": design,
+            "trace": trace,
+            "decode_lookup": lookup,
+            "cluster": cluster.name,
+            "prompt_machines": cluster.prompts,
+            "token_machines": cluster.tokens,
+            "monotone": "True",
+            "rate_rps": rates[cluster.name],
+            "cost": cluster.cost,
+            "power": cluster.power,
+        }
+        for design, trace, lookup in CASES
+        for cluster in DESIGNS[design, trace]
+    ]
+
+
+def test_clusters_are_equal_in_power_or_cost() -> None:
+    for (design, _), clusters in DESIGNS.items():
+        amounts = [each.power if design == "iso-power" else each.cost for each in clusters]
+        assert min(amounts) > 0.93 * max(amounts)
+
+
+def test_orderings_need_more_than_the_tolerance_of_the_search() -> None:
+    names = ("Baseline-A100", "Baseline-H100", "Splitwise-AA", "Splitwise-HH", "Splitwise-HA", "Splitwise-HHcap")
+    found = SPLITWISE.claims(splitwise_rows(dict(zip(names, (50.0, 80.0, 117.5, 90.0, 82.0, 70.0), strict=True))))
+    said = {claim.statement: claim for claim in found if claim.statement.startswith("iso-power, conv:")}
+    assert [round(claim.value, 4) for claim in said.values()] == [2.35, 1.4688, 1.6, 1.125, 1.025, 0.875]
+    assert [claim.verdict for claim in said.values()] == [*["reproduced"] * 4, *["not reproduced"] * 2]
+    assert "at 0.81 of its cost" in list(said)[1]
+
+
+def test_a_claim_without_a_range_is_only_told() -> None:
+    assert Claim("x", "-", 1.0).verdict == "told"
+    assert Claim("x", "-", 1.0, high=0.9).verdict == "not reproduced"
+
+
+@NEEDS_TABLE
+def test_a_lone_request_on_an_a100_has_no_slowdown() -> None:
+    lone = run_config(Cluster("one", 1, A100), "bundled:math-500-like", 0.01, 100.0, "sequences", 0)
+    assert lone.workload.max_requests == 1
+    assert keeps_targets(lone)
+
+
+@NEEDS_TABLE
+def test_slowdowns_are_relative_to_the_same_request_alone() -> None:
+    class Requests:
+        """Two requests of 128 tokens; the second one took twice as long in all."""
+
+        prompt_tokens = np.array([128, 128])
+        output_tokens = np.array([11, 11])
+        ttft_s = np.array([0.0797, 0.1594])
+        e2e_s = np.array([0.0797 + 0.476, 2 * (0.0797 + 0.476)])
+
+    found = slowdowns(Requests())  # type: ignore[arg-type]
+    assert found["e2e"] == pytest.approx([1.0, 2.0], rel=0.01)
+    assert found["ttft"] == pytest.approx([1.0, 2.0], rel=0.01)
+    assert found["tbt"] == pytest.approx([10 / 11, 20 / 11], rel=0.01)
+
+
+@NEEDS_TABLE
+def test_groups_have_their_own_devices() -> None:
+    from experiments.config_build import build_cluster
+
+    made = build_cluster(run_config(Cluster("two", 1, H100, 1, A100), "azure_2023_conv", 1.0, 1.0, "context", 0))
+    assert [each.latency.name for each in made.instances] == [
+        "splitwise(bloom-176b, h100-80gb, tp=8)",
+        "splitwise(bloom-176b, a100-80gb, tp=8)",
+    ]
+
+
+def test_distserves_own_bisection_ends_on_its_grid() -> None:
+    assert their_bisection(0) * 32 % 5 == 0
+
+
+def test_the_claims_of_distserve_come_from_its_rows() -> None:
+    lengths = "bundled:distserve-sharegpt-like"
+    best = "1 prefill (tp 2) + 1 decode (tp 1)"
+    rows: list[Row] = [
+        {"kind": kind, "lengths": of, "fleet": fleet, "devices": 3, "rps_per_device": rate, "met_both": 0.9, "seed": ""}
+        for kind, of, fleet, rate in [
+            *[("mix", lengths, best, 1.6), ("mix", lengths, "another", 1.2), ("mix, jointly", lengths, best, 1.5)],
+            *[("mix", "bundled:sharegpt-like", "another", 5.0)],
+            *[("protocol", lengths, best, rate) for rate in (1.25, 1.5625, 1.875, 2.5)],
+        ]
+    ]
+    found = DISTSERVE.claims(rows)
+    assert [claim.value for claim in found] == [1.0, 1.6, 1.5, 1.71875, 0.5, 5.0]
+    assert [claim.verdict for claim in found][:4] == ["reproduced", "reproduced", "reproduced", "not reproduced"]
+    assert DISTSERVE.draw(rows).axes
+
+
+def test_an_anchors_files_are_data_picture_and_manifest(tmp_path: Path) -> None:
+    rows = splitwise_rows(dict.fromkeys((each.name for each in DESIGNS["iso-power", "conv"]), 50.0))
+    keep(SPLITWISE, rows, tmp_path, (0, 1))
+    told = json.loads((tmp_path / "splitwise.json").read_text(encoding="utf-8"))
+    assert told["command"] == "semiflow anchor splitwise --seeds 2"
+    assert {claim["verdict"] for claim in told["claims"]} == {"not reproduced", "told"}
+    assert (tmp_path / "splitwise.csv").read_text(encoding="utf-8").count("\n") == 1 + len(rows)
+    assert (tmp_path / "splitwise.png").stat().st_size > 10_000
+    with pytest.raises(ConfigError, match="exists already"):
+        check_free(SPLITWISE, tmp_path, force=False)
+    check_free(SPLITWISE, tmp_path, force=True)
+
+
+def test_the_command_measures_and_prints_verdicts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = splitwise_rows(dict.fromkeys((each.name for each in DESIGNS["iso-power", "conv"]), 50.0))
+    monkeypatch.setitem(ANCHORS, "splitwise", replace(SPLITWISE, measure=lambda _seeds, _progress: rows))
+    assert run(["anchor", "splitwise", "--out", str(tmp_path)]) == 0
+    assert "not reproduced  iso-power, conv: rate of Splitwise-AA over Baseline-A100" in capsys.readouterr().out
+    assert run(["anchor", "vidur", "--out", str(tmp_path)]) == 2
+    assert "no anchor 'vidur'; allowed: distserve, splitwise" in capsys.readouterr().err

@@ -1,0 +1,81 @@
+"""One colocated instance prefills, another one decodes, because dispatch said so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from policies.api import ClusterView, Dispatch, PolicyError, RequestView
+from reference_impl.core.spec import ClusterSpec
+from reference_impl.events import EventLog
+from reference_impl.simulator import Simulation
+from workloads.trace import Trace
+
+Deploy = Callable[..., ClusterSpec]
+Requests = Callable[..., Trace]
+
+
+@dataclass
+class Fixed:
+    """Always the same instance, and the same decode instance."""
+
+    decision: Dispatch
+    kind: str = "dispatch"
+    name: str = "fixed_pair"
+
+    def dispatch(self, request: RequestView, cluster: ClusterView) -> Dispatch:
+        return self.decision
+
+
+def rows(spec: ClusterSpec, trace: Trace, decision: Dispatch) -> list[dict[str, Any]]:
+    log = EventLog(None)
+    simulation = Simulation(replace(spec, dispatch=Fixed(decision)), trace, log)  # type: ignore[arg-type]
+    simulation.run()
+    for instance in simulation.instances:
+        instance.check_integrity()
+        assert instance.pool.available == instance.pool.total
+    found: list[dict[str, Any]] = log.table().to_pylist()
+    return found
+
+
+def of_kind(found: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    return [row for row in found if row["kind"] == kind]
+
+
+@pytest.mark.parametrize("plan_ahead", [False, True])
+def test_the_kv_moves_and_the_other_instance_decodes(deploy: Deploy, requests: Requests, plan_ahead: bool) -> None:
+    spec = deploy("colocated", "colocated", spec={"plan_ahead": plan_ahead})
+    found = rows(spec, requests((0.0, 100, 3)), Dispatch(0, 1))
+    (prefilled,), (moved,), (finish,) = (of_kind(found, kind) for kind in ("prefilled", "transfer", "finish"))
+    assert (prefilled["instance"], moved["instance"], finish["instance"]) == (0, 1, 1)
+    assert prefilled["time_s"] == pytest.approx(0.02)
+    assert moved["time_s"] == pytest.approx(0.02 + 1e-3 + 100 * 1000 / 1e9)
+    assert finish["time_s"] == pytest.approx(moved["time_s"] + 2 * 0.01)
+
+
+def test_an_instance_that_is_its_own_decode_instance_keeps_the_request(deploy: Deploy, requests: Requests) -> None:
+    trace = requests((0.0, 100, 3), (0.0, 50, 2))
+    named, left_open = (rows(deploy("colocated", "colocated"), trace, each) for each in (Dispatch(0, 0), Dispatch(0)))
+    assert named == left_open
+    assert not of_kind(named, "transfer")
+
+
+def test_a_colocated_instance_can_hand_over_to_a_decode_instance(deploy: Deploy, requests: Requests) -> None:
+    found = rows(deploy("colocated", "prefill", "decode"), requests((0.0, 100, 3)), Dispatch(0, 2))
+    assert [row["instance"] for row in of_kind(found, "finish")] == [2]
+
+
+def test_a_request_that_is_preempted_where_it_decodes_is_prefilled_there(deploy: Deploy, requests: Requests) -> None:
+    spec = deploy("colocated", "colocated", kv_blocks=9)
+    found = rows(spec, requests((0.0, 60, 40), (0.0, 60, 40)), Dispatch(0, 1))
+    assert of_kind(found, "preempt")
+    assert {row["instance"] for row in of_kind(found, "prefilled")} == {0, 1}
+    assert {row["instance"] for row in of_kind(found, "finish")} == {1}
+
+
+def test_a_prefill_instance_cannot_be_a_decode_instance(deploy: Deploy, requests: Requests) -> None:
+    with pytest.raises(PolicyError, match=r"one of the decode and colocated instances \[0, 2\] or none"):
+        rows(deploy("colocated", "prefill", "decode"), requests((0.0, 100, 3)), Dispatch(0, 1))
