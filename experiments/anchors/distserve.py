@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
-from experiments.anchors.anchor import Anchor, Claim, Progress, Row
+from experiments.anchors.anchor import Anchor, Claim, Progress
 from experiments.config import FleetConfig, LinkConfig, PoliciesConfig, RunConfig, SloConfig, WorkloadConfig
+from experiments.figures.study import Row
 from experiments.placement.mixes import Mix
 from experiments.placement.phases import measure as measure_run
 from experiments.placement.phases import together, with_setting
@@ -108,23 +109,23 @@ def claims(rows: Sequence[Row]) -> list[Claim]:
 
 def draw(rows: Sequence[Row]) -> Figure:
     """Rate per device of every fleet, and the spread of the protocol."""
-    from matplotlib.figure import Figure
+    from experiments.report.theme import BAD, COLOURS, legend, panels
 
-    from experiments.report.theme import BAD, COLOURS
-
-    figure = Figure(figsize=(10.0, 4.6), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(2, 1))
+    figure = panels(1, 2, 4.6)
+    left, right = figure.axes
     fleets = [row for row in rows if row["kind"] in ("mix", "colocated") and row["lengths"] == _LENGTHS][::-1]
     colours = [COLOURS[0] if row["kind"] == "mix" else COLOURS[1] for row in fleets]
     left.barh([str(row["fleet"]) for row in fleets], [float(row["rps_per_device"]) for row in fleets], color=colours)
     left.set_xlabel("requests/s per device within both targets")
-    left.tick_params(axis="y", labelsize=8)
     outcomes = sorted(float(row["rps_per_device"]) for row in rows if row["kind"] == "protocol")
     right.plot(outcomes, [(place + 1) / len(outcomes) for place in range(len(outcomes))], drawstyle="steps-post")
     right.set_xlabel("their protocol, 300 requests")
     right.set_ylabel("share of seeds")
     for axis in (left, right):
-        axis.axvline(PUBLISHED, color=BAD, linestyle="--", linewidth=1)
+        axis.axvline(PUBLISHED, color=BAD, linestyle="--", linewidth=1, label="published")
+    for axis, title in ((left, "Every fleet of up to four devices"), (right, "One bisection, by seed")):
+        axis.set_title(title)
+    legend(figure, right)
     return figure
 
 

@@ -8,10 +8,11 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.anchors.anchor import Anchor, Claim, Progress, Row
+from experiments.anchors.anchor import Anchor, Claim, Progress
 from experiments.anchors.splitwise_clusters import A100, DESIGNS, MODEL, TABLE, TP, Cluster, run_config
 from experiments.capacity import Sample, find_capacity
 from experiments.config import RunConfig
+from experiments.figures.study import Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -146,20 +147,17 @@ def _orderings(rows: dict[str, Row], where: str, iso_power: bool) -> Iterator[Cl
 
 def draw(rows: Sequence[Row]) -> Figure:
     """A bar per cluster, a panel per case."""
-    from matplotlib.figure import Figure
+    from experiments.report.theme import COLOURS, panels
 
-    from experiments.report.theme import COLOURS
-
-    figure = Figure(figsize=(3.1 * len(CASES), 4.2), layout="constrained")
-    axes = figure.subplots(1, len(CASES), sharey=True)
-    for axis, (design, trace, lookup) in zip(axes, CASES, strict=True):
+    figure = panels(1, len(CASES), 4.4, sharey="all")
+    for axis, (design, trace, lookup) in zip(figure.axes, CASES, strict=True):
         shown = [row for row in rows if _case(row) == (design, trace, lookup)]
         names = [f"{row['cluster']}\n({row['prompt_machines']}, {row['token_machines']})" for row in shown]
         bars = axis.bar(names, [float(row["rate_rps"]) for row in shown], color=COLOURS[: len(shown)])
-        axis.bar_label(bars, fmt="%.0f", fontsize=8)
+        axis.bar_label(bars, fmt="%.0f", fontsize=7)
         axis.set_title(f"{design}, {trace}\ndecodes by {lookup}", fontsize=9)
         axis.tick_params(axis="x", rotation=90, labelsize=7)
-    axes[0].set_ylabel("highest rate within all nine targets, requests/s")
+    figure.axes[0].set_ylabel("highest rate within all nine targets, requests/s")
     return figure
 
 

@@ -28,12 +28,13 @@ def anchor(
     the folder that SEMIFLOW_CALIBRATION names).
     """
     from experiments.anchors import ANCHORS
-    from experiments.anchors.anchor import check_free, keep
+    from experiments.anchors.anchor import keep
+    from experiments.figures.study import check_free
 
     if name not in ANCHORS:
         raise ConfigError(f"no anchor {name!r}; allowed: {', '.join(ANCHORS)}")
     chosen = ANCHORS[name]
-    check_free(chosen, out, force)
+    check_free(name, out, force=force)
     with progress("simulating") as report:
         shown = (lambda _runs, _label: None) if report is None else lambda runs, label: report(runs, 0, label)
         rows = chosen.measure(range(seeds), shown)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiments.config_base import ConfigError
 from experiments.manifest import environment
+from experiments.report.template import write_whole
+from experiments.report.theme import save
 from experiments.run_folder import write_json
 
 if TYPE_CHECKING:
@@ -65,20 +67,36 @@ def make(study: Study, folder: Path, seeds: Sequence[int], progress: Progress, *
     Equal seeds and code give equal data and pictures. Raises ConfigError before anything runs where a file would be
     overwritten without ``force``.
     """
-    paths = tuple(folder / f"{study.name}.{ending}" for ending in ("csv", "png", "json"))
-    taken = [path for path in paths if path.exists()]
-    if taken and not force:
-        raise ConfigError(f"{taken[0]}: exists already; choose another folder with --out or overwrite it with --force")
+    check_free(study.name, folder, force=force)
     rows = study.measure(seeds, progress)
     bands = study.bands(rows)
-    data, picture, manifest = paths
-    folder.mkdir(parents=True, exist_ok=True)
-    data.write_text(_as_csv(rows), encoding="utf-8")
-    picture.write_bytes(_as_png(study.draw(rows)))
     told = [{**band._asdict(), "met": band.met} for band in bands]
     content = {"figure": study.name, "question": study.question, "seeds": list(seeds), "setup": study.setup}
-    write_json(manifest, {**environment(), **content, "bands": told})
-    return Made(paths, bands)
+    return Made(write(study.name, folder, rows, study.draw(rows), {**content, "bands": told}), bands)
+
+
+def check_free(name: str, folder: Path, *, force: bool) -> None:
+    """Raises ConfigError where a file of this name is in ``folder`` already, unless it may be overwritten."""
+    taken = [path for path in _paths(name, folder) if path.exists()]
+    if taken and not force:
+        raise ConfigError(f"{taken[0]}: exists already; choose another folder with --out or overwrite it with --force")
+
+
+def write(
+    name: str, folder: Path, rows: Sequence[Row], figure: Figure, content: Mapping[str, Any]
+) -> tuple[Path, Path, Path]:
+    """Write NAME.csv (the rows), NAME.png and NAME.json (``content`` and the environment); returns their paths."""
+    data, picture, manifest = _paths(name, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(data, _as_csv(rows))
+    save(figure, picture, name)
+    write_json(manifest, {**environment(), **content})
+    return data, picture, manifest
+
+
+def _paths(name: str, folder: Path) -> tuple[Path, Path, Path]:
+    data, picture, manifest = (folder / f"{name}.{ending}" for ending in ("csv", "png", "json"))
+    return data, picture, manifest
 
 
 def column(rows: Sequence[Row], name: str, **where: float | str) -> list[float]:
@@ -92,9 +110,3 @@ def _as_csv(rows: Sequence[Row]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def _as_png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, facecolor="white", metadata={"Software": None})
-    return buffer.getvalue()

@@ -31,12 +31,12 @@ def write_page(path: Path, template: str, content: Mapping[str, Any]) -> None:
     write_whole(path, templates().get_template(template).render(content))
 
 
-def write_whole(path: Path, page: str) -> None:
+def write_whole(path: Path, page: str | bytes) -> None:
     """Put ``page`` in the place of whatever is there, in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_text(page, encoding="utf-8")
+        partial.write_bytes(page.encode() if isinstance(page, str) else page)
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)

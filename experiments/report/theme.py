@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.compare_config import CompareConfig
+from experiments.report.template import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -119,7 +120,7 @@ def save(figure: Figure, path: Path, name: str) -> None:
     dateless = {"Date": None, "Creator": None} if path.suffix == ".svg" else {"Software": None}
     with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(buffer, format=path.suffix[1:], dpi=150, facecolor="white", metadata=dateless)
-    path.write_bytes(buffer.getvalue())
+    write_whole(path, buffer.getvalue())
 
 
 def plain_ticks(axis: Axis, *, crowded: float) -> None:

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from experiments.anchors import ANCHORS
-from experiments.anchors.anchor import Claim, Row, check_free, keep
+from experiments.anchors.anchor import Claim, keep
 from experiments.anchors.distserve import DISTSERVE, their_bisection
 from experiments.anchors.splitwise import CASES, SPLITWISE, keeps_targets, slowdowns
 from experiments.anchors.splitwise_clusters import A100, DESIGNS, H100, Cluster, run_config
 from experiments.cli import run
 from experiments.config_base import ConfigError
+from experiments.figures.study import Row, check_free
 
 NEEDS_TABLE = pytest.mark.skipif("SEMIFLOW_CALIBRATION" not in os.environ, reason="SEMIFLOW_CALIBRATION is not set")
 
@@ -124,8 +125,8 @@ def test_an_anchors_files_are_data_picture_and_manifest(tmp_path: Path) -> None:
     assert (tmp_path / "splitwise.csv").read_text(encoding="utf-8").count("\n") == 1 + len(rows)
     assert (tmp_path / "splitwise.png").stat().st_size > 10_000
     with pytest.raises(ConfigError, match="exists already"):
-        check_free(SPLITWISE, tmp_path, force=False)
-    check_free(SPLITWISE, tmp_path, force=True)
+        check_free("splitwise", tmp_path, force=False)
+    check_free("splitwise", tmp_path, force=True)
 
 
 def test_the_command_measures_and_prints_verdicts(
