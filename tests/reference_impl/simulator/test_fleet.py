@@ -329,7 +329,8 @@ def test_who_was_to_decode_is_asked_anew_once_that_instance_has_another_role(
     deploy: Deploy, requests: Any, role: Role
 ) -> None:
     spec = deploy("prefill", "decode", "decode", spec={"events": (ChangeRole(0.005, 2, role),)})
-    rows, _ = simulate(replace(spec, dispatch=NamesBoth()), requests((0.0, 100, 5)))
+    policy: Any = NamesBoth()
+    rows, _ = simulate(replace(spec, dispatch=policy), requests((0.0, 100, 5)))
     assert {instance for _, _, instance in of_kind(rows, "transfer")} == {1}
 
 
