@@ -90,9 +90,9 @@ def _events(saved: SavedRun, window: Window, expand: bool, progress: Progress | 
 
 
 def _names(saved: SavedRun, rows: Lanes) -> Iterator[Event]:
-    yield _named("process_name", FRONT_DOOR, 0, "front door")
     from reference_impl.metrics.fleet import Roles
 
+    yield _named("process_name", FRONT_DOOR, 0, "front door")
     roles = Roles(saved.log)
     for instance in sorted({*roles.everyone(), *(instance for instance, _ in rows)}):
         served_as = ", ".join(dict.fromkeys(roles.of(instance).values()))
