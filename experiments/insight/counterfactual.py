@@ -12,12 +12,13 @@ from experiments.config_base import ConfigError
 from experiments.insight.again import Again
 from experiments.insight.forced import Force, accompanied, in_every_executor
 from experiments.run import Progress
-from policies.api import PolicyError
+from policies.api import Dispatch, PolicyError
 
 if TYPE_CHECKING:
     from policies.api import Phase
     from reference_impl.core.spec import ClusterSpec
     from reference_impl.metrics import RunLog
+    from reference_impl.recording.hearing import Asked
 
 MAX_INSTANCES = 16
 """Tried where nobody says which."""
@@ -62,15 +63,19 @@ class Question:
     candidates: tuple[int, ...]
 
 
-def questions(run: RunLog, request: int, wanted: Sequence[int] | None) -> list[Question]:
-    """The first dispatch of the request, and its first hand-over. Raises ConfigError for a wanted instance that is none
-    which could have been asked."""
+def questions(run: RunLog, request: int, wanted: Sequence[int] | None, heard: Sequence[Asked] = ()) -> list[Question]:
+    """The first dispatch of the request, and its first hand-over; ``heard``: what its policy was asked and said, since
+    a hand-over that a failure prevented has left no row. Raises ConfigError for a wanted instance that is none which
+    could have been asked."""
     from reference_impl.core.router import PHASE_ROLES
+    from reference_impl.metrics.fleet import Roles
 
-    asked = [Question(request, "prefill", _first(run, "dispatch", request), _serving(run, PHASE_ROLES["prefill"]))]
-    decodes_on = _first(run, "transfer", request)
+    roles = Roles(run)
+    prefills, decodes = (roles.instances(PHASE_ROLES[phase]) for phase in ("prefill", "decode"))
+    asked = [Question(request, "prefill", _first(run, "dispatch", request), prefills)]
+    decodes_on = _decoder(heard) if heard else _first(run, "transfer", request)
     if decodes_on is not None:
-        asked.append(Question(request, "decode", decodes_on, _serving(run, PHASE_ROLES["decode"])))
+        asked.append(Question(request, "decode", decodes_on, decodes))
     known = {instance for question in asked for instance in question.candidates}
     unknown = sorted(set(wanted or ()) - known)
     if unknown:
@@ -153,8 +158,15 @@ def _outcome(question: Question, instance: int, base: RunLog, run: RunLog) -> Ou
     )
 
 
-def _serving(run: RunLog, roles: frozenset[str]) -> tuple[int, ...]:
-    return tuple(int(instance["id"]) for instance in run.instances if instance["role"] in roles)
+def _decoder(heard: Sequence[Asked]) -> int | None:
+    """The decode instance of the first decision that named one."""
+    for asked in heard:
+        if isinstance(asked.decision, list) and asked.decision[0] == "dispatch":
+            decided = Dispatch(*asked.decision[1:])
+            instance = decided.instance_id if asked.phase == "decode" else decided.decode_instance_id
+            if instance is not None:
+                return instance
+    return None
 
 
 def _first(run: RunLog, kind: str, request: int) -> int | None:

@@ -57,7 +57,7 @@ def explain(
         story = _story(saved, request, seen)
         base = seen.other or saved.log
         if counterfactual and request in base.rows["arrive"].ints("request"):
-            asked = questions(base, request, instances)
+            asked = questions(base, request, instances, seen.asked)
             tried = try_all(again, base, asked, instances, _told(report, "sending it elsewhere"))
             story["counterfactual"] = [outcome._asdict() for outcome in tried.outcomes]
             story["counterfactual_left_out"] = tried.left_out

@@ -115,7 +115,9 @@ def _between(saved: SavedRun, kind: str, phase: Phase) -> list[int]:
 
 
 def _kv_use(saved: SavedRun, iterations: Sequence[Iteration]) -> float | None:
-    pools = {int(instance["id"]): int(instance.get("kv_blocks", 0)) for instance in saved.log.instances}
+    from reference_impl.metrics.fleet import presence
+
+    pools = presence(saved.log).pools
     shares = [part.kv_blocks / pools[part.instance] for part in iterations if pools.get(part.instance)]
     return max(shares) if shares and min(shares) >= 0 else None
 

@@ -100,6 +100,10 @@ class Router:
         """Whether there is an instance for this phase."""
         return bool((self._prefill if phase == "prefill" else self._decode).known)
 
+    def decodes_on(self, instance_id: int) -> bool:
+        """Whether this instance takes requests over, now."""
+        return instance_id in self._decode.place
+
     def _members(self) -> list[InstanceView]:
         known = (*self._prefill.known, *self._decode.known)
         return list({view.instance_id: view for view in known}.values())

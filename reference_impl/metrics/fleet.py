@@ -1,8 +1,9 @@
-"""Which instances there were, and for how long: from their rows, or from the metadata where there are none."""
+"""Which instances there were, as what, and for how long: from their rows, or from the metadata where there are none."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from math import inf
 from typing import NamedTuple
 
 from reference_impl.metrics.log import LANES, RunLog
@@ -59,6 +60,32 @@ def presence(run: RunLog) -> Presence:
                 pools[place] = max(pools.get(place, 0), change.blocks)
     devices = device_s / run.makespan_s if run.makespan_s > 0 else 0.0
     return Presence(lane_s, sum(lane_s.values()), block_s, device_s, devices, pools)
+
+
+class Roles:
+    """What each instance served as, and from when on."""
+
+    def __init__(self, run: RunLog) -> None:
+        self._of: dict[int, dict[float, str]] = {int(told["id"]): {-inf: told["role"]} for told in run.instances}
+        role_of = {lanes: role for role, lanes in _LANES_OF_ROLE.items()}
+        for place, changes in _changes(run).items():
+            self._of[place] = {change.time_s: role_of[change.lanes] for change in changes if change.lanes}
+
+    def at(self, instance: int | None, time_s: float) -> str | None:
+        """As what it served then, or last."""
+        return next((role for from_s, role in reversed(self.of(instance).items()) if from_s <= time_s), None)
+
+    def of(self, instance: int | None) -> dict[float, str]:
+        """Since when it served as what, ascending."""
+        return self._of.get(-1 if instance is None else instance, {})
+
+    def instances(self, roles: Collection[str]) -> tuple[int, ...]:
+        """Those that ever served as one of these."""
+        return tuple(place for place, served in sorted(self._of.items()) if any(r in roles for r in served.values()))
+
+    def everyone(self) -> tuple[int, ...]:
+        """All that ever served."""
+        return self.instances(_LANES_OF_ROLE)
 
 
 def devices_of(run: RunLog) -> dict[int, int]:

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from reference_impl.metrics.fleet import Roles
 from reference_impl.metrics.log import EventLogError, Ints, RunLog
 
 _KINDS = ("arrive", "dispatch", "admit", "prefilled", "token", "transfer", "preempt", "lost", "finish", "reject")
@@ -55,7 +56,7 @@ class Phases:
 
     def __init__(self, run: RunLog) -> None:
         self._run = run
-        self._senders = {int(instance["id"]) for instance in run.instances if instance["role"] == "prefill"}
+        self._roles = Roles(run)
         self._events()
 
     def _events(self) -> None:
@@ -114,7 +115,7 @@ class Phases:
             case "admit":
                 found.go(step.time_s, "recompute" if found.dropped else "prefill", step.instance)
             case "prefilled":
-                sends = step.instance in self._senders
+                sends = self._roles.at(step.instance, step.time_s) == "prefill"
                 found.go(step.time_s, "handover_wait" if sends else "decode", step.instance)
             case "transfer":
                 assert step.start_s is not None

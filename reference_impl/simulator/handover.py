@@ -60,7 +60,7 @@ class Handovers:
             parcel = executor.unrouted[0]
             sequence = parcel.sequence
             destination = sequence.decode_instance_id
-            if destination is None or self._sim.instances[destination].state != "ready":
+            if destination is None or not executor.router.decodes_on(destination):
                 decision = executor.router.route(sequence.request, "decode", now_s)
                 if decision is None and self._sim.fleet.hopeless("decode"):
                     decision = NOBODY

@@ -90,10 +90,13 @@ def _events(saved: SavedRun, window: Window, expand: bool, progress: Progress | 
 
 
 def _names(saved: SavedRun, rows: Lanes) -> Iterator[Event]:
+    from reference_impl.metrics.fleet import Roles
+
     yield _named("process_name", FRONT_DOOR, 0, "front door")
-    roles = {int(instance["id"]): str(instance["role"]) for instance in saved.log.instances}
-    for instance in sorted(roles.keys() | {instance for instance, _ in rows}):
-        yield _named("process_name", process(instance), 0, f"instance {instance} {roles.get(instance, '')}".rstrip())
+    roles = Roles(saved.log)
+    for instance in sorted({*roles.everyone(), *(instance for instance, _ in rows)}):
+        served_as = ", ".join(dict.fromkeys(roles.of(instance).values()))
+        yield _named("process_name", process(instance), 0, f"instance {instance} {served_as}".rstrip())
     for instance, lane in rows:
         yield _named("thread_name", process(instance), THREADS[lane], f"{lane} lane")
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from policies.api import FleetView, PolicyKind, Role, ScalePlan
+from policies.api import ClusterView, Dispatch, FleetView, PolicyKind, RequestView, Role, ScalePlan
 from reference_impl.core.fleet_events import ChangeRole, Fail, FleetEvent, Recover, Slow
 from reference_impl.core.spec import ClusterSpec, Link
 from reference_impl.events import FLEET_KINDS, EventLog
@@ -311,6 +311,27 @@ def test_what_draining_instances_hold_is_sent_back_where_they_are_to_decode_it(d
     rows, _ = simulate(spec, requests((0.01, 100, 5), (0.02, 100, 5), (0.03, 100, 5)))
     assert of_kind(rows, "lost") == [(0.2, 2, 2)]
     assert {instance for _, _, instance in of_kind(rows, "finish")} == {2}
+
+
+class NamesBoth:
+    """Decides with the prompt already who decodes: instance 2; asked again, the first one."""
+
+    kind: ClassVar[PolicyKind] = "dispatch"
+    name = "names_both"
+    rng = random.Random(0)
+
+    def dispatch(self, request: RequestView, cluster: ClusterView) -> Dispatch:
+        return Dispatch(cluster.instances[0].instance_id, 2 if cluster.phase == "prefill" else None)
+
+
+@pytest.mark.parametrize("role", ["prefill", "colocated"])
+def test_who_was_to_decode_is_asked_anew_once_that_instance_has_another_role(
+    deploy: Deploy, requests: Any, role: Role
+) -> None:
+    spec = deploy("prefill", "decode", "decode", spec={"events": (ChangeRole(0.005, 2, role),)})
+    policy: Any = NamesBoth()
+    rows, _ = simulate(replace(spec, dispatch=policy), requests((0.0, 100, 5)))
+    assert {instance for _, _, instance in of_kind(rows, "transfer")} == {1}
 
 
 def test_same_schedule_and_seed_give_the_same_bytes(deploy: Deploy, requests: Any, tmp_path: Path) -> None:
