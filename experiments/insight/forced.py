@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 from policies.api import ClusterView, Dispatch, DispatchPolicy, Observer, Phase, PolicyEvent, Reject, RequestView
+from reference_impl.recording.wrapped import Wrapped
 
 if TYPE_CHECKING:
     from reference_impl.core.spec import ClusterSpec
@@ -18,24 +18,12 @@ Beside = Callable[[DispatchPolicy, RequestView, ClusterView], Decision]
 REASON = "forced"
 
 
-class Accompanied:
+class Accompanied(Wrapped[DispatchPolicy]):
     """A dispatch policy whose every decision goes through ``beside``."""
 
-    kind = "dispatch"
-
     def __init__(self, policy: DispatchPolicy, beside: Beside) -> None:
-        self.policy = policy
-        self.name = policy.name
+        super().__init__(policy)
         self._beside = beside
-
-    @property
-    def rng(self) -> random.Random:
-        """The policy's own."""
-        return self.policy.rng
-
-    @rng.setter
-    def rng(self, rng: random.Random) -> None:
-        self.policy.rng = rng
 
     def dispatch(self, request: RequestView, cluster: ClusterView) -> Decision:
         """What comes of asking both."""

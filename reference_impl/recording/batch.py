@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable
 
 from policies.api import BatchPlan, BatchPolicy, LaneView, SequenceView
 from reference_impl.recording.answers import Answers
 from reference_impl.recording.lane import RecordedLane
 from reference_impl.recording.rows import LaneTotals, decision_row
+from reference_impl.recording.wrapped import Wrapped
 
 SequenceRow = tuple[int, int, int, int, int]
 """Request id, then the numbers of a SeenSequence."""
 
 
-class RecordedBatch:
+class RecordedBatch(Wrapped[BatchPolicy]):
     """Hands every call on to ``policy`` and writes down the whole lane and the plan: O(sequences) per call."""
 
-    kind = "batch"
-
     def __init__(self, policy: BatchPolicy, write: Callable[..., None]) -> None:
-        self.policy = policy
-        self.name = policy.name
+        super().__init__(policy)
         self._write = write
         self._told: set[int] = set()
         """Requests that were in the lane at the decision before."""
-
-    @property
-    def rng(self) -> random.Random:
-        """The policy's own."""
-        return self.policy.rng
-
-    @rng.setter
-    def rng(self, rng: random.Random) -> None:
-        self.policy.rng = rng
 
     def plan(self, lane: LaneView) -> BatchPlan:
         """The policy's decision."""

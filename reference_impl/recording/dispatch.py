@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 
 from policies.api import (
@@ -19,6 +18,7 @@ from policies.api import (
 )
 from reference_impl.recording.answers import Answers, RecordedEstimate
 from reference_impl.recording.rows import decision_row
+from reference_impl.recording.wrapped import Wrapped
 
 
 class SeenCluster:
@@ -33,30 +33,18 @@ class SeenCluster:
         self.estimate = estimate
 
 
-class RecordedDispatch:
+class RecordedDispatch(Wrapped[DispatchPolicy]):
     """Hands every call on to ``policy`` and writes down what it was shown and what it said.
 
     An instance's view is written when it is another object than at the decision before: hosts replace views, they do
     not change them.
     """
 
-    kind = "dispatch"
-
     def __init__(self, policy: DispatchPolicy, write: Callable[..., None]) -> None:
-        self.policy = policy
-        self.name = policy.name
+        super().__init__(policy)
         self._write = write
         self._known: dict[int, InstanceView] = {}
         self._shown: list[int] = []
-
-    @property
-    def rng(self) -> random.Random:
-        """The policy's own."""
-        return self.policy.rng
-
-    @rng.setter
-    def rng(self, rng: random.Random) -> None:
-        self.policy.rng = rng
 
     def dispatch(self, request: RequestView, cluster: ClusterView) -> Dispatch | Reject | None:
         """The policy's decision."""

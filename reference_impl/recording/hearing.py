@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from policies.api import (
 from reference_impl.recording.dispatch import RecordedDispatch, RecordedObserver
 from reference_impl.recording.replay import RecordingError, lines
 from reference_impl.recording.rows import LaneTotals, Row
+from reference_impl.recording.wrapped import Wrapped
 
 _PLAN_CHUNKS, _PLAN_DECODE, _PLAN_SKIP = 1, 2, 3
 """Places in the row of a plan."""
@@ -104,24 +104,12 @@ class Heard:
         return lambda seed: HeardBatch(factory(seed), self)
 
 
-class HeardBatch:
+class HeardBatch(Wrapped[BatchPolicy]):
     """Hands every call on to ``policy``."""
 
-    kind = "batch"
-
     def __init__(self, policy: BatchPolicy, heard: Heard) -> None:
-        self.policy = policy
-        self.name = policy.name
+        super().__init__(policy)
         self._heard = heard
-
-    @property
-    def rng(self) -> random.Random:
-        """The policy's own."""
-        return self.policy.rng
-
-    @rng.setter
-    def rng(self, rng: random.Random) -> None:
-        self.policy.rng = rng
 
     def plan(self, lane: LaneView) -> BatchPlan:
         """The policy's decision."""
