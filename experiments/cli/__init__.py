@@ -56,9 +56,9 @@ def _prepared(arguments: Sequence[str]) -> int:
 def run(arguments: Sequence[str]) -> int:
     """Run one command; returns the exit code. Errors that are not the user's keep their traceback."""
     try:
-        from experiments.cli.app import app
+        from experiments.cli.app import command_line
 
-        code = app(args=list(arguments), prog_name="semiflow", standalone_mode=False)
+        code = command_line(arguments)(args=list(arguments), prog_name="semiflow", standalone_mode=False)
     except KeyboardInterrupt:
         return _fail(_INTERRUPTED, INTERRUPTED)
     except SystemExit as error:  # only typer's, where the reader of stdout left

@@ -204,3 +204,13 @@ def test_a_reader_that_leaves_is_told_nothing() -> None:
         command = [sys.executable, "-c", ENTRY, "policies"]
         answer = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True, check=False)
     assert (answer.returncode, answer.stderr) == (141, "")
+
+
+def test_only_the_called_command_is_loaded() -> None:
+    code = "import sys; from experiments.cli import run; run(['policies', '--help']); print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
+    ).stdout
+    own = {name for name in loaded.split() if name.startswith("experiments.cli.")}
+    assert "experiments.cli.lists" in own
+    assert not own & {"experiments.cli.judge", "experiments.cli.replay", "experiments.cli.workloads"}

@@ -232,7 +232,7 @@ def test_the_commands_have_help(command: str, capsys: pytest.CaptureFixture[str]
 
 
 def test_the_command_line_starts_without_the_client() -> None:
-    code = "import sys, experiments.cli.app; print(*sys.modules)"
+    code = "import sys; from experiments.cli.app import command_line; command_line([]); print(*sys.modules)"
     command = [sys.executable, "-c", code]
     loaded = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]).stdout
     assert not {"aiohttp", "asyncio", "workloads.client.replay"} & set(loaded.split())
