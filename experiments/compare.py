@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ def compare(
     cases = expand(config, source)
     if runner is None:
         check_runs(config, cases, source)
-    scratch = out / ".scratch" if out is not None else None
+    scratch = out / f".scratch-{os.getpid()}" if out is not None else None  # of its own: two may share a folder
     try:
         store = CaseStore(out / "cases") if out is not None else None
         run = runner if runner is not None else Simulated(scratch)

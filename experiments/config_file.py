@@ -77,7 +77,7 @@ def parse(
         return model.model_validate(content)
     except ValidationError as error:
         first, *rest = sorted(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
-        more = f" (and {len(rest)} more)" if rest else ""
+        more = f"; further mistakes: {len(rest)}" if rest else ""
         where = f"{source}: " if source else ""
         raise ConfigError(f"{where}{_describe(model, first, name_key or key_path)}{more}") from None
 

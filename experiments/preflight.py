@@ -49,10 +49,12 @@ def check_runs(config: CompareConfig, cases: Sequence[Case], source: str) -> Non
 
 
 def check_out(folder: Path, page: Path) -> None:
-    """Raises ConfigError where ``folder`` cannot take files, or ``page`` in it is there and no report of semiflow's."""
+    """Raises ConfigError where ``folder`` cannot take files or is a run's, or ``page`` is there and no report."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise ConfigError(f"{folder}: {there} is no folder that can be written to; choose another one with --out")
+    if (folder / "events.parquet").exists():
+        raise ConfigError(f"{folder}: holds a run, which is kept as it is; choose another folder with --out")
     if os.path.lexists(page) and not (page.is_file() and _MARK in page.read_bytes()[:4096]):
         raise ConfigError(f"{page}: is no report of semiflow's; move it away or choose another folder with --out")
 

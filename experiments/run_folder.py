@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -30,8 +31,7 @@ def new_folder(target: Path, force: bool = False, rescue: Callable[[Path], None]
     """
     target = Path(os.path.abspath(target))
     _refuse_taken(target, force)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    partial = _partial(target)
     try:
         partial.chmod(0o777 & ~_umask())
         yield partial
@@ -73,6 +73,16 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def _partial(target: Path) -> Path:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        raise ConfigError(f"{target}: cannot be made there: {error.strerror}; choose another folder") from error
 
 
 def _refuse_taken(target: Path, force: bool) -> None:

@@ -124,6 +124,7 @@ def open_trace(name_or_path: str | os.PathLike[str], invalid: Invalid = "error",
     check_invalid(invalid)
     text = os.fspath(name_or_path)
     if text.startswith(bundled.PREFIX):
+        reading.check_unused(text)
         return bundled.open_bundled(text)
     if os.path.isfile(text):
         return open_file(text, invalid, reading)

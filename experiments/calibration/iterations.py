@@ -35,7 +35,7 @@ def calibrate_iterations(path: Path, seed: int) -> Calibration:
         samples = samples_in(data)
         model, dtype = str(data["model"]), str(data["dtype"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: {error!r}: no timings of semiflow profile, which are what is fitted") from error
+        raise ConfigError(f"{path}: holds no timings of semiflow profile, which are what is fitted") from error
     check_samples(path.name, samples)
     aside = held_out(path.name, [sample.group for sample in samples], seed)
     seen = [sample for sample, unseen in zip(samples, aside, strict=True) if not unseen]

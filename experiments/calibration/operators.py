@@ -42,7 +42,8 @@ def calibrate_operators(folder: Path, system: str | None, seed: int) -> Calibrat
     from reference_impl.latency.operators import fit, profile, tables
 
     if system not in SYSTEMS:
-        raise ConfigError(f"--system is {system!r}; {folder} holds tables of several: {', '.join(SYSTEMS)}")
+        wrong = "missing" if system is None else repr(system)
+        raise ConfigError(f"--system: {wrong}; say of which system the tables in {folder} are: {', '.join(SYSTEMS)}")
     known = SYSTEMS[system]
     device = hardware(known.hardware)
     gemm, prefill, decode = (tables.read_table(folder, file, system) for file in tables.FILES)

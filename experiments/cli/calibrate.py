@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from experiments.cli.out_file import check_new
+
 if TYPE_CHECKING:
     from experiments.calibration import Calibration
 
@@ -26,6 +28,7 @@ def calibrate(
     system: Annotated[str | None, typer.Option(help="Of operator tables: a100_sxm, h100_sxm or h200_sxm.")] = None,
     tp: Annotated[int, typer.Option(help="Degree at which an LLMServingSim profile was measured.", min=1)] = 1,
     seed: Annotated[int, typer.Option(help="Draws the rows that are kept aside.", min=0)] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
     json_: Json = False,
 ) -> None:
     """Fit a cost model to a measured profile and state its error on rows kept aside.
@@ -36,6 +39,7 @@ def calibrate(
     from experiments.calibration import calibrate as fit
     from experiments.calibration import write_coefficients
 
+    check_new("--out", out, (".json",), force)
     found = fit(profile, system=system, tp=tp, seed=seed)
     write_coefficients(out, found)
     config = {"profile": str(profile), "out": str(out), "system": system, "tp": tp, "seed": seed}

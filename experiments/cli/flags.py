@@ -77,7 +77,9 @@ FLAGS = (
     Flag("--max-sequences", "fleet.max_sequences", int, "Sequences that an instance runs at most."),
     Flag("--max-batch-tokens", "fleet.max_batch_tokens", int, "Tokens of one iteration at most."),
     Flag("--prefix-caching/--no-prefix-caching", "fleet.prefix_caching", bool, "Reuse the KV of equal prefixes."),
-    Flag("--price", "fleet.price_per_device_hour", float, "Of a device, in any currency: for figures of cost."),
+    Flag(
+        "--price", "fleet.price_per_device_hour", float, "Of a device per hour, in any currency: for figures of cost."
+    ),
     Flag("--dispatch", "policies.dispatch", str, "Which instance serves a request.", "POLICY"),
     Flag("--batch", "policies.batch", str, "What an instance computes next.", "POLICY"),
     Flag("--partition", "policies.partition", str, "Compute shares of semi_pd instances.", "POLICY"),

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from experiments.cli.out_file import check_new
 from experiments.cli.progress import progress
 from experiments.config_base import ConfigError
 
@@ -66,10 +67,7 @@ def export(
     """
     from experiments.insight.tracing.export import export as exported
 
-    if perfetto.suffix != ".json" and perfetto.suffixes[-2:] != [".json", ".gz"]:
-        raise ConfigError(f"--perfetto {perfetto}: allowed: a name that ends with .json or .json.gz")
-    if perfetto.exists() and not force:
-        raise ConfigError(f"{perfetto}: exists already; choose another name or overwrite it with --force")
+    check_new("--perfetto", perfetto, (".json", ".json.gz"), force)
     with progress("writing") as report:
         written = exported(run, perfetto, from_s=from_s, to_s=to_s, expand=iterations, max_mb=max_mb, progress=report)
     typer.echo(f"{written.path}: {written.events} events, {written.size_bytes / 1e6:.1f} MB uncompressed")

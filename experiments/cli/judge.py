@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from experiments.cli.flags import takes_run_config
+from experiments.cli.out_file import check_writable
 from experiments.cli.progress import progress
 from experiments.config import RunConfig
 from experiments.config_base import MAX_RATE, ConfigError
@@ -70,7 +70,8 @@ def compare(
     page = folder / "report.html"
     check_out(folder, page)
     for flag, file in (("--json", json_), ("--junit", junit), ("--markdown", markdown), ("--plot", plot)):
-        _check_file(flag, file)
+        if file is not None and not (flag == "--json" and _is_stdout(file)):
+            check_writable(flag, file)
     if plot is not None and plot.suffix not in (".png", ".svg"):
         raise ConfigError(f"--plot {plot}: pictures are written as .png or .svg")
     if gate or junit is not None:
@@ -162,16 +163,6 @@ def _effect(text: str) -> tuple[float, bool]:
 
 def _is_stdout(file: Path | None) -> bool:
     return file == Path("-")
-
-
-def _check_file(flag: str, file: Path | None) -> None:
-    """Refuse a file that cannot be written before anything runs."""
-    if file is None or (flag == "--json" and _is_stdout(file)):
-        return
-    if not file.parent.is_dir():
-        raise ConfigError(f"{flag}: {file.parent}: no such folder")
-    if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
-        raise ConfigError(f"{flag}: {file}: cannot be written; name another file")
 
 
 def _write_json(file: Path, content: dict[str, object]) -> None:

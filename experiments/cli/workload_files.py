@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from experiments.cli import StoppedEarlyError
+from experiments.cli.out_file import check_new
 from experiments.cli.progress import progress
 from experiments.cli.workload_facts import as_text, check_invalid, facts
 from experiments.config_base import ConfigError
@@ -24,7 +25,9 @@ def convert(
     source: Annotated[str, typer.Argument(metavar="IN", help="File, catalogue name or bundled:NAME.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="FILE.parquet (everything) or FILE.jsonl (Mooncake).")],
     invalid: _Invalid = "error",
-    block_tokens: Annotated[int | None, typer.Option(help="Convert prefix ids to blocks of so many tokens.")] = None,
+    block_tokens: Annotated[
+        int | None, typer.Option(help="Convert prefix ids to blocks of so many tokens.", min=1)
+    ] = None,
     read_blocks: Annotated[
         int | None, typer.Option(help="Tokens per id in a JSONL that has others than its format's.")
     ] = None,
@@ -51,7 +54,7 @@ def convert(
 
     check_invalid(invalid)
     classes = _classes(slo_class or [])
-    _check_out(out, force)
+    check_new("OUT", out, _FORMATS, force)
     reading = _reading(arrivals, session_rate, window, read_blocks, seed)
     trace = open_trace(source, invalid, reading)  # type: ignore[arg-type]  # mypy does not narrow by `in`
     trace = _changed(trace, block_tokens, classes)
@@ -85,13 +88,6 @@ def fetch(
     if wanted.source_sha256 is None:
         typer.echo(as_text({"sha256 found": fetched.sha256}))
     typer.echo(as_text({"source": str(fetched.source), "written": str(fetched.converted), **facts(fetched.trace)}))
-
-
-def _check_out(out: Path, force: bool) -> None:
-    if out.suffix not in _FORMATS:
-        raise ConfigError(f"OUT {out}: traces are written as {' or '.join(_FORMATS)}; choose by the name's ending")
-    if out.exists() and not force:
-        raise ConfigError(f"{out}: exists already; choose another name or overwrite it with --force")
 
 
 def _reading(

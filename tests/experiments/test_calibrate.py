@@ -110,13 +110,14 @@ def test_operator_tables_give_a_profile(tmp_path: Path, capsys: pytest.CaptureFi
     assert found[0].gemms["bf16"].rows == (1, 128)
     assert found[0].source == "AIConfigurator's operator tables (h100_sxm, made up 1.0)"
     first = out.read_bytes()
-    assert run(arguments) == 0
+    assert "exists already" in failing(capsys, *arguments[1:])
+    assert run([*arguments, "--force"]) == 0
     assert out.read_bytes() == first
 
 
 def test_tables_without_a_system_ask_for_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, out = str(write_tables(tmp_path)), str(tmp_path / "out.json")
-    assert "--system is None" in failing(capsys, folder, "--out", out)
+    assert "--system: missing; say of which system the tables in" in failing(capsys, folder, "--out", out)
     assert "has no rows of system 'h200_sxm'; it has h100_sxm" in failing(
         capsys, folder, "--out", out, "--system", "h200_sxm"
     )
@@ -160,3 +161,18 @@ def test_a_profile_in_llmservingsims_format_is_calibrated(tmp_path: Path) -> Non
     errors = json.loads(out.read_text())["errors"]
     assert set(errors) == {"dense", "head", "attention"}
     assert isinstance(profile(out), Measured)
+
+
+@pytest.mark.parametrize(
+    ("out", "expected"),
+    [
+        ("out.txt", "allowed: a name that ends with .json"),
+        ("none/out.json", "there is no folder"),
+        ("a.json", "exists"),
+    ],
+)
+def test_where_coefficients_go_is_looked_at_before_the_fit(
+    out: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.json").touch()
+    assert expected in failing(capsys, str(tmp_path / "a.json"), "--out", str(tmp_path / out))

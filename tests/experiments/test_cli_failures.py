@@ -151,10 +151,10 @@ def test_a_rate_that_capacity_cannot_honour_is_refused(
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (("--json", "none/v.json"), "--json: none: no such folder"),
-        (("--json", "."), "--json: .: cannot be written"),
-        (("--junit", "nowhere/j.xml"), "--junit: nowhere: no such folder"),
-        (("--markdown", "."), "--markdown: .: cannot be written"),
+        (("--json", "none/v.json"), "--json none/v.json: there is no folder none; make it"),
+        (("--json", "."), "--json .: cannot be written"),
+        (("--junit", "nowhere/j.xml"), "--junit nowhere/j.xml: there is no folder nowhere"),
+        (("--markdown", "."), "--markdown .: cannot be written"),
         (("--min-effect", "-1%"), "--min-effect: '-1%' is not allowed; allowed: 0 or more, in the metric's unit, or"),
         (("--baseline", "odl"), "baseline: 'odl' is not there; did you mean 'old'?"),
         (("--out", "judge.yaml"), "judge.yaml is no folder that can be written to"),
@@ -197,3 +197,12 @@ def test_a_broken_package_costs_the_list_of_policies_only_a_warning(tmp_path: Pa
     listed = json.loads(answer.stdout)
     assert {"round_robin", "mine"} <= {entry["name"] for entry in listed}
     assert "SystemExit: 1" in listed[-1]["error"]
+
+
+def test_a_comparison_does_not_go_into_the_folder_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "events.parquet").touch()
+    (tmp_path / "judge.yaml").write_text(JUDGE.replace("acting:Mine", "random"), encoding="utf-8")
+    assert run(["compare", str(tmp_path / "judge.yaml"), "--out", str(tmp_path / "run")]) == 2
+    assert "run: holds a run, which is kept as it is; choose another folder" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["events.parquet"]

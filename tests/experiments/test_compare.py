@@ -163,6 +163,15 @@ def test_finished_cases_are_not_run_again(tmp_path: Path) -> None:
     assert ran[4:] == [2, 2]
 
 
+def test_a_comparison_leaves_alone_what_another_one_works_in(tmp_path: Path) -> None:
+    others = tmp_path / ".scratch-of-another" / "case-1"
+    others.mkdir(parents=True)
+    (tmp_path / ".scratch").mkdir()
+    compare(_config(), tmp_path, runner=_runner(_better_by(0.1)))
+    assert others.is_dir()
+    assert (tmp_path / ".scratch").is_dir()
+
+
 def test_an_interrupt_keeps_the_finished_cases(tmp_path: Path) -> None:
     def interrupted(case: Case) -> Outcome:
         if case.seed == 2:
@@ -174,7 +183,7 @@ def test_an_interrupt_keeps_the_finished_cases(tmp_path: Path) -> None:
     kept = sorted((tmp_path / "cases").iterdir())
     assert len(kept) == 2
     assert all(json.loads(path.read_text())["outcome"]["metrics"] for path in kept)
-    assert not (tmp_path / ".scratch").exists()
+    assert not list(tmp_path.glob(".scratch*"))
     assert len(compare(_config(), tmp_path, runner=_runner(_better_by(0.1))).outcomes) == 10
 
 

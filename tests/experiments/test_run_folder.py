@@ -104,3 +104,15 @@ def test_a_figure_that_is_no_number_is_not_written(tmp_path: Path) -> None:
 def test_json_keeps_its_order(tmp_path: Path) -> None:
     write_json(tmp_path / "metrics.json", {"b": 1, "a": 2})
     assert list(json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))) == ["b", "a"]
+
+
+def test_a_place_that_takes_no_folder_is_named_as_the_user_named_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(**_: object) -> str:
+        raise PermissionError(13, "Permission denied", "hidden")
+
+    monkeypatch.setattr("tempfile.mkdtemp", refusing)
+    expected = "run: cannot be made there: Permission denied; choose another folder"
+    with pytest.raises(ConfigError, match=expected), new_folder(tmp_path / "run"):
+        pass

@@ -31,12 +31,12 @@ Parser = Callable[[str, bytes, str, Mapping[str, str], Invalid, Reading], Trace]
 
 
 def _plain(parse: Callable[[str, bytes, str, Mapping[str, str], Invalid], Trace]) -> Parser:
-    """A reader to which a :class:`Reading` has nothing to say."""
+    """A reader to which a :class:`Reading` has nothing to say, so that one which says something is refused."""
 
     def parser(
         source: str, data: bytes, name: str, metadata: Mapping[str, str], invalid: Invalid, reading: Reading
     ) -> Trace:
-        del reading
+        reading.check_unused(source)
         return parse(source, data, name, metadata, invalid)
 
     return parser
@@ -45,6 +45,7 @@ def _plain(parse: Callable[[str, bytes, str, Mapping[str, str], Invalid], Trace]
 def _mooncake(
     source: str, data: bytes, name: str, metadata: Mapping[str, str], invalid: Invalid, reading: Reading
 ) -> Trace:
+    reading.check_unused(source, used="block_tokens")
     block = reading.block_tokens or mooncake.BLOCK_TOKENS
     return mooncake.parse(source, data, name, metadata, invalid, block)
 

@@ -59,10 +59,12 @@ def parse(
     if raw.prefix_ids is not None:
         raw.block_tokens = saved.prefix_block_tokens if saved else _block_tokens(source, notes)
         _drop_long_ids(raw, raw.prefix_ids)
+    lengths_only = "arrival_s" not in table.column_names
+    if not lengths_only:
+        reading.check_unused(source)
     if saved:
         raw.counted = False
         return settle(raw, saved.name, saved.metadata, invalid)
-    lengths_only = "arrival_s" not in table.column_names
     provenance = {_PROVENANCE[key]: notes[key] for key in _PROVENANCE if key in notes}
     trace = settle(raw, notes.get("trace_name") or name, {**metadata, **provenance}, invalid)
     return with_arrivals(trace, reading) if lengths_only else trace

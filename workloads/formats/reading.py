@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from workloads.errors import TraceError
 from workloads.prefix import check_block
@@ -36,6 +36,13 @@ class Reading:
             check_block("reading", self.block_tokens)
         if type(self.seed) is not int or self.seed < 0:
             raise TraceError(f"seed: {self.seed!r} (allowed: integers from 0 on)")
+
+    def check_unused(self, source: str, used: str = "seed") -> None:
+        """Raise TraceError if more than ``used`` was stated of a trace that leaves nothing else open."""
+        unheard = [field.name for field in fields(self) if field.name not in (used, "seed")]
+        stated = [name for name in unheard if getattr(self, name) is not None]
+        if stated:
+            raise TraceError(f"{source}: nothing to state: this trace does not leave {stated[0]} open; leave it out")
 
 
 AS_IT_IS = Reading()

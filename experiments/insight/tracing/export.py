@@ -64,7 +64,7 @@ def _window(saved: SavedRun, from_s: float | None, to_s: float | None) -> Window
     low, high = -inf if from_s is None else from_s, inf if to_s is None else to_s
     if not (low < high and low < last_s and high > first_s):
         raise ConfigError(
-            f"--from-s {from_s} --to-s {to_s}: nothing of the run is in this window; allowed: a part of {first_s:.3f} s"
+            f"--from-s {low} --to-s {high}: nothing of the run is in this window; allowed: a part of {first_s:.3f} s"
             f" to {last_s:.3f} s"
         )
     return Window(max(low, first_s), min(high, last_s))
