@@ -6,14 +6,12 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-DEPLOYMENTS = ("test_ray.py", "test_serve_command.py")
-"""Tests that start Ray and fill the machine."""
 MODELS = {"data": [{"id": "tiny", "max_model_len": 4096, "vocab_size": 512, "special_token_ids": [0, 1, 2]}]}
 
 
@@ -169,11 +167,7 @@ def serving() -> Iterator[Callable[..., LocalServer]]:
     loop.close()
 
 
-@pytest.hookimpl(wrapper=True)  # a wrapper comes before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, None, None]:
-    """With two workers (pytest -n 2) a file stays whole; all real deployments run in one of them, first."""
-    items.sort(key=lambda item: item.path.name not in DEPLOYMENTS)
-    for item in items:
-        group = "deployments" if item.path.name in DEPLOYMENTS else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-    return (yield)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file first: of two workers (pytest -n 2) one is busy with it while the other does all that follows, so
+    that its deployment is never beside that of another file."""
+    items.sort(key=lambda item: item.path.name != "test_ray.py")

@@ -78,11 +78,9 @@ class SplitwiseMixed:
         return Dispatch(prompt.instance_id, None if token is prompt else token.instance_id, reason)
 
     def observe(self, event: PolicyEvent) -> None:
-        """A prompt is computed or a request is over; or another job executor dispatched one."""
+        """A prompt is computed, or a request is over."""
         placed = self._placed.get(event.request_id)
-        if event.kind == "dispatched" and placed is None and event.instance_id is not None:
-            self._place(event.request_id, _Placed(event.instance_id, event.instance_id, event.tokens, event.tokens))
-        elif event.kind == "first_token" and placed is not None:
+        if event.kind == "first_token" and placed is not None:
             self._forget(event.request_id)
             self._place(event.request_id, placed._replace(prompt_tokens=0))
         elif event.kind in ("finished", "rejected"):

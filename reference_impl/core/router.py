@@ -102,7 +102,7 @@ class Router:
 
     def decodes_on(self, instance_id: int) -> bool:
         """Whether this instance takes requests over, now."""
-        return instance_id in self._decode.place
+        return instance_id in self._takers
 
     def _members(self) -> list[InstanceView]:
         known = (*self._prefill.known, *self._decode.known)

@@ -62,6 +62,11 @@ class Handovers:
             destination = sequence.decode_instance_id
             if destination is None or not executor.router.decodes_on(destination):
                 decision = executor.router.route(sequence.request, "decode", now_s)
+                if decision is None and self._begins_anew(parcel, executor):
+                    executor.unrouted.popleft()
+                    self._leave(parcel, now_s)
+                    self._sim.front_door.lose(sequence, parcel.source, now_s, "was to hand over to one that is gone")
+                    continue
                 if decision is None and self._sim.fleet.hopeless("decode"):
                     decision = NOBODY
                 if decision is None:
@@ -84,6 +89,10 @@ class Handovers:
             self._inbox.setdefault(destination, deque()).append(parcel)
             self.accept(instance, now_s)
             self._sim.touch(instance)
+
+    def _begins_anew(self, parcel: Parcel, executor: JobExecutor) -> bool:
+        """Whether it was for another colocated instance, which is gone, and there is no decode instance to ask for."""
+        return parcel.source.decode_lane is not None and not executor.router.serves("decode")
 
     def _drop(self, parcel: Parcel, reason: str, now_s: float) -> None:
         self._leave(parcel, now_s)

@@ -38,7 +38,7 @@ def test_the_example_of_the_issue_resolves() -> None:
     )
     assert config.workload.trace == "azure_2023_conv"
     assert config.workload.rate_scale == 8.0
-    assert [group.model_dump() for group in config.fleet.groups] == [{"count": 8, "role": "colocated"}]
+    assert [group.model_dump(exclude_none=True) for group in config.fleet.groups] == [{"count": 8, "role": "colocated"}]
     assert config.policies.batch == "chunked_prefill:chunk_tokens=512"
     assert config.slo is not None
     assert (config.slo.ttft_s, config.slo.tpot_s) == (1.0, 0.1)

@@ -22,6 +22,7 @@ from policies.batch.priority import Priority
 from policies.batch.sjf_predicted import SjfPredicted
 from policies.batch.unified_budget import UnifiedBudget
 from policies.batch.vtc import Vtc
+from policies.batch.whole_prompts import WholePrompts
 from policies.dispatch.cache_aware import CacheAware
 from policies.dispatch.deepflow import DeepFlow
 from policies.dispatch.kv_cost import KvCost
@@ -34,6 +35,7 @@ from policies.dispatch.preble_e2 import PrebleE2
 from policies.dispatch.prefix_affinity import PrefixAffinity
 from policies.dispatch.random_choice import RandomChoice
 from policies.dispatch.round_robin import RoundRobin
+from policies.dispatch.splitwise_mixed import SplitwiseMixed
 from policies.dispatch.weighted_scorers import WeightedScorers
 from policies.partition.duet_on_demand import DuetOnDemand
 from policies.partition.nexus_greedy import NexusGreedy
@@ -56,6 +58,7 @@ from policies.testing import FakeCluster, FakeLane, fake_instance, fake_sequence
 DISPATCH: list[DispatchPolicy] = [
     *(RoundRobin(), RandomChoice(), LeastLoaded(), PowerOfTwo(), PrefixAffinity()),
     *(CacheAware(), KvCost(), WeightedScorers(), PrebleE2(), Mooncake(), PdAware(), Locality(), DeepFlow()),
+    SplitwiseMixed(),
 ]
 BATCH: list[BatchPolicy] = [
     PrefillFirst(),
@@ -67,6 +70,7 @@ BATCH: list[BatchPolicy] = [
     Priority(),
     Mlfq(),
     Vtc(),
+    WholePrompts(),
 ]
 PARTITION: list[PartitionPolicy] = [NoPartition(), StaticShare(), SemiPd(), PdmuxTable(), DuetOnDemand(), NexusGreedy()]
 SCALING: list[ScalingPolicy] = [Fixed(), TargetTracking(), SloFeedback(), DynamoPlanner()]

@@ -109,14 +109,6 @@ def test_a_request_that_comes_again_counts_once() -> None:
     assert ask(policy, cluster, 0, 50) == (0, None)
 
 
-def test_what_another_job_executor_dispatched_counts_too() -> None:
-    policy, cluster = build(prompt_instances=0), fleet(0, 0)
-    policy.observe(PolicyEvent("dispatched", 0.0, 7, 0, 100))
-    assert ask(policy, cluster, 8, 10) == (1, None)
-    happens(policy, "finished", 7)
-    assert ask(policy, cluster, 9, 10) == (0, None)
-
-
 @pytest.mark.parametrize("role", ["prefill", "semi_pd"])
 def test_instances_of_other_roles_take_no_part_beside_two_colocated_ones(role: str) -> None:
     other: InstanceView = fake_instance(0)._replace(role=role)  # type: ignore[arg-type]

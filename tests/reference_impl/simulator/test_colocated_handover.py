@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from policies.api import ClusterView, Dispatch, PolicyError, RequestView
+from reference_impl.core.fleet_events import Fail
 from reference_impl.core.spec import ClusterSpec
 from reference_impl.events import EventLog
 from reference_impl.simulator import Simulation
@@ -66,6 +67,25 @@ def test_an_instance_that_is_its_own_decode_instance_keeps_the_request(deploy: D
 def test_a_colocated_instance_can_hand_over_to_a_decode_instance(deploy: Deploy, requests: Requests) -> None:
     found = rows(deploy("colocated", "prefill", "decode"), requests((0.0, 100, 3)), Dispatch(0, 2))
     assert [row["instance"] for row in of_kind(found, "finish")] == [2]
+
+
+@pytest.mark.parametrize("at_s", [0.015, 0.0205])
+def test_a_request_whose_other_instance_fails_before_it_has_the_kv_begins_anew(
+    deploy: Deploy, requests: Requests, at_s: float
+) -> None:
+    @dataclass
+    class WhileThere(Fixed):
+        def dispatch(self, request: RequestView, cluster: ClusterView) -> Dispatch:
+            there = any(view.instance_id == 1 for view in cluster.instances)
+            return self.decision if there else Dispatch(0)
+
+    spec = deploy("colocated", "colocated", spec={"events": (Fail(at_s, 1),)})
+    log = EventLog(None)
+    policy: Any = WhileThere(Dispatch(0, 1))
+    Simulation(replace(spec, dispatch=policy), requests((0.0, 100, 3)), log).run()
+    found = log.table().to_pylist()
+    assert [row["instance"] for row in of_kind(found, "lost")] == [0]
+    assert [row["instance"] for row in of_kind(found, "finish")] == [0]
 
 
 def test_a_request_that_is_preempted_where_it_decodes_is_prefilled_there(deploy: Deploy, requests: Requests) -> None:

@@ -324,14 +324,14 @@ class NamesBoth:
         return Dispatch(cluster.instances[0].instance_id, 2 if cluster.phase == "prefill" else None)
 
 
-@pytest.mark.parametrize("role", ["prefill", "colocated"])
-def test_who_was_to_decode_is_asked_anew_once_that_instance_has_another_role(
-    deploy: Deploy, requests: Any, role: Role
+@pytest.mark.parametrize(("role", "decodes_on"), [("prefill", 1), ("colocated", 2)])
+def test_who_was_to_decode_is_asked_anew_once_that_instance_does_not_decode_any_more(
+    deploy: Deploy, requests: Any, role: Role, decodes_on: int
 ) -> None:
     spec = deploy("prefill", "decode", "decode", spec={"events": (ChangeRole(0.005, 2, role),)})
     policy: Any = NamesBoth()
     rows, _ = simulate(replace(spec, dispatch=policy), requests((0.0, 100, 5)))
-    assert {instance for _, _, instance in of_kind(rows, "transfer")} == {1}
+    assert {instance for _, _, instance in of_kind(rows, "transfer")} == {decodes_on}
 
 
 def test_same_schedule_and_seed_give_the_same_bytes(deploy: Deploy, requests: Any, tmp_path: Path) -> None:
