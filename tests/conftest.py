@@ -168,6 +168,6 @@ def serving() -> Iterator[Callable[..., LocalServer]]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file first: of two workers (pytest -n 2) one is busy with it while the other does all that follows, so
-    that its deployment is never beside that of another file."""
+    """The longest file first: of two workers (pytest -n 2) one is busy with it while the other does what follows, so
+    that its deployment is not beside that of another file."""
     items.sort(key=lambda item: item.path.name != "test_ray.py")
