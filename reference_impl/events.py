@@ -25,7 +25,8 @@ The kinds:
 ``dispatch``   a job executor sent it to ``instance``
 ``admit``      the instance admitted it to its batch; tokens = prompt tokens found in the prefix cache
 ``prefilled``  its prompt is computed and this moment yields a token; tokens = tokens generated, this one included.
-               On a colocated or semi-PD instance it takes part in the decodes of that instance from here on
+               On a colocated or semi-PD instance it takes part in the decodes of that instance from here on, unless
+               its next row is a ``transfer``: then it only waits there
 ``transfer``   its KV was handed over to ``instance`` between start_s and time_s; tokens = tokens of KV;
                it takes part in the decodes of that instance from here on
 ``join``       it takes part in the decodes of ``instance`` only from here on, not since its ``prefilled`` or

@@ -67,15 +67,16 @@ def questions(run: RunLog, request: int, wanted: Sequence[int] | None, heard: Se
     """The first dispatch of the request, and its first hand-over; ``heard``: what its policy was asked and said, since
     a hand-over that a failure prevented has left no row. Raises ConfigError for a wanted instance that is none which
     could have been asked."""
-    from reference_impl.core.router import PHASE_ROLES
+    from reference_impl.core.router import PHASE_ROLES, TAKES_OVER
     from reference_impl.metrics.fleet import Roles
 
     roles = Roles(run)
     prefills, decodes = (roles.instances(PHASE_ROLES[phase]) for phase in ("prefill", "decode"))
     asked = [Question(request, "prefill", _first(run, "dispatch", request), prefills)]
     decodes_on = _decoder(heard) if heard else _first(run, "transfer", request)
-    if decodes_on is not None:
-        asked.append(Question(request, "decode", decodes_on, decodes))
+    if decodes_on is not None:  # colocated instances decode for others only where dispatch says so
+        takers = decodes if decodes_on in decodes else roles.instances(TAKES_OVER)
+        asked.append(Question(request, "decode", decodes_on, takers))
     known = {instance for question in asked for instance in question.candidates}
     unknown = sorted(set(wanted or ()) - known)
     if unknown:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from experiments.insight.saved_run import SavedRun
 
@@ -57,15 +58,11 @@ def ran(saved: SavedRun, instance: int | None, start_s: float, end_s: float) -> 
     return found
 
 
-def iteration_ends(saved: SavedRun, row: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """When the iterations of one run row end (``reference_impl/events.py`` has the formula)."""
-    runs = saved.log.rows["run"]
-    count = int(runs.ints("iterations")[row])
-    first, step, growth = (float(np.nan_to_num(runs.floats(n)[row])) for n in ("first_end_s", "step_s", "growth_s"))
-    j = np.arange(count, dtype=np.float64)
-    ends = first + step * j + growth * j * (j - 1) / 2
-    ends[-1] = runs.floats("time_s")[row]
-    return ends
+def iteration_ends(saved: SavedRun, row: int) -> NDArray[np.float64]:
+    """When the iterations of one run row end."""
+    from reference_impl.metrics.tokens import iteration_ends_s
+
+    return iteration_ends_s(saved.log.rows["run"], np.array([row]))
 
 
 def waits(saved: SavedRun, phases: Sequence[Phase], request: int) -> list[dict[str, Any]]:

@@ -95,18 +95,18 @@ class Phases:
         end = next((step.time_s for step in steps if step.kind in _ENDS), max(step.time_s for step in steps))
         seen_from_outside = not any(step.kind in ("dispatch", "admit", "reject") for step in steps)
         found = _Telling(steps[0].time_s, end)
-        for step in steps:
+        for place, step in enumerate(steps):
             if step.kind in _ENDS:
                 break
             if seen_from_outside:
                 if step.kind in ("arrive", "token"):
                     found.go(step.time_s, "until_first_token" if step.kind == "arrive" else "streaming", None)
             else:
-                self._take(found, step)
+                self._take(found, step, steps[place + 1 :])
         return found.done()
 
-    def _take(self, found: _Telling, step: Step) -> None:
-        """What the request does from this event on."""
+    def _take(self, found: _Telling, step: Step, later: list[Step]) -> None:
+        """What the request does from this event on; ``later``: those that follow."""
         match step.kind:
             case "arrive":
                 found.go(step.time_s, "dispatch_wait", None)
@@ -115,7 +115,8 @@ class Phases:
             case "admit":
                 found.go(step.time_s, "recompute" if found.dropped else "prefill", step.instance)
             case "prefilled":
-                sends = self._roles.at(step.instance, step.time_s) == "prefill"
+                follows = next((after.kind for after in later if after.kind != "token"), None)
+                sends = follows == "transfer" or self._roles.at(step.instance, step.time_s) == "prefill"
                 found.go(step.time_s, "handover_wait" if sends else "decode", step.instance)
             case "transfer":
                 assert step.start_s is not None

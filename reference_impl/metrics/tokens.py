@@ -32,8 +32,10 @@ def rebuild(run: RunLog) -> TokenLog:
     same = stream.request[1:] == stream.request[:-1]
     until_s = np.append(np.where(same, stream.ends_before_s[1:], np.inf), np.inf)[: len(stream.request)]
     low, high = _slices(iterations, stream.instance, stream.time_s, until_s)
-    joins_later = np.append(same & (stream.kind[1:] == _OPENING.index("join")), False)[: len(stream.request)]
-    high = np.where((stream.kind < len(_OPENING)) & ~joins_later, high, low)
+    prefilled, transfer, join = (_OPENING.index(kind) for kind in ("prefilled", "transfer", "join"))
+    handed_over = (stream.kind[:-1] == prefilled) & (stream.kind[1:] == transfer)
+    decodes_later = np.append(same & ((stream.kind[1:] == join) | handed_over), False)[: len(stream.request)]
+    high = np.where((stream.kind < len(_OPENING)) & ~decodes_later, high, low)
     return mended(_items(iterations, stream, low, high), run.rows["token"], run.rows["lost"])
 
 
@@ -51,10 +53,8 @@ def check(run: RunLog, tokens: TokenLog) -> None:
         )
 
 
-def _iterations(runs: Rows) -> DecodeIterations:
-    lane = runs.ints("lane")
-    chosen = np.flatnonzero((lane != LANES.index("prefill")) & (runs.ints("batch") > 0))
-    chosen = chosen[np.lexsort((runs.floats("start_s")[chosen], runs.ints("instance")[chosen]))]
+def iteration_ends_s(runs: Rows, chosen: Ints) -> Floats:
+    """When every iteration of the run rows ``chosen`` ends, row by row (the formula: ``reference_impl/events.py``)."""
     count = runs.ints("iterations")[chosen]
     run = np.repeat(np.arange(len(chosen)), count)
     last = np.cumsum(count) - 1
@@ -63,6 +63,16 @@ def _iterations(runs: Rows) -> DecodeIterations:
     end_s = np.nan_to_num(first_end)[run] + step * np.nan_to_num(step_s)[run]
     end_s += np.nan_to_num(growth_s)[run] * step * (step - 1) / 2
     end_s[last] = runs.floats("time_s")[chosen]
+    return end_s
+
+
+def _iterations(runs: Rows) -> DecodeIterations:
+    lane = runs.ints("lane")
+    chosen = np.flatnonzero((lane != LANES.index("prefill")) & (runs.ints("batch") > 0))
+    chosen = chosen[np.lexsort((runs.floats("start_s")[chosen], runs.ints("instance")[chosen]))]
+    end_s = iteration_ends_s(runs, chosen)
+    count = runs.ints("iterations")[chosen]
+    last = np.cumsum(count) - 1
     start_s = np.empty_like(end_s)
     start_s[1:] = end_s[:-1]
     start_s[last + 1 - count] = runs.floats("start_s")[chosen]

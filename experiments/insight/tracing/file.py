@@ -49,7 +49,7 @@ class TraceFile:
 @contextlib.contextmanager
 def trace_file(path: Path, max_mb: float, about: Mapping[str, Any]) -> Iterator[TraceFile]:
     """Open ``path`` for events, compressed if it ends with ``.gz``; ``about`` becomes ``otherData``."""
-    partial = path.with_name(f"{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with _opened(partial, packed=path.suffix == ".gz") as target:
             file = TraceFile(target, max_mb)

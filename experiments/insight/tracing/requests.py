@@ -53,9 +53,10 @@ def arrows(window: Window, lanes: Lanes, request: int, phases: Sequence[Phase]) 
 
 
 def _arrow(window: Window, lanes: Lanes, number: str, computed: Phase, decodes: Phase) -> Iterator[Event]:
-    source, target = lanes.get((computed.instance or 0, "prefill")), lanes.get((decodes.instance or 0, "decode"))
-    if source is None or target is None:
+    from_lane, to_lane = _lane(lanes, computed, "prefill"), _lane(lanes, decodes, "decode")
+    if from_lane is None or to_lane is None:
         return
+    source, target = lanes[from_lane], lanes[to_lane]
     last = int(np.searchsorted(source.start_s, computed.end_s - 1e-9, "left")) - 1
     first = int(np.searchsorted(target.start_s, decodes.start_s - 1e-9, "left"))
     if last < 0 or first == len(target.rows) or target.start_s[first] > decodes.end_s:
@@ -63,7 +64,14 @@ def _arrow(window: Window, lanes: Lanes, number: str, computed: Phase, decodes: 
     left_s, came_s = float(source.start_s[last]), float(target.start_s[first])
     if left_s >= window.from_s and came_s < window.to_s:
         same = {"name": "hand-over", "cat": "hand-over", "id": number}
-        sender = {"pid": process(computed.instance), "tid": THREADS["prefill"]}
-        taker = {"pid": process(decodes.instance), "tid": THREADS["decode"]}
+        sender = {"pid": process(computed.instance), "tid": THREADS[from_lane[1]]}
+        taker = {"pid": process(decodes.instance), "tid": THREADS[to_lane[1]]}
         yield {"ph": "s", **same, **sender, "ts": window.us(left_s)}
         yield {"ph": "f", "bp": "e", **same, **taker, "ts": window.us(came_s)}
+
+
+def _lane(lanes: Lanes, phase: Phase, kind: str) -> tuple[int, str] | None:
+    """The lane of the phase's instance that did this kind of work; a colocated instance has one for both."""
+    return next(
+        ((number, each) for number, each in lanes if number == phase.instance and each in (kind, "mixed")), None
+    )

@@ -282,6 +282,8 @@ def _plain_times(events: list[Event], request: int) -> list[float]:
     for opening, closing in zip(mine, [*mine[1:], None], strict=True):
         if opening.kind not in ("prefilled", "transfer", "resume"):
             continue
+        if opening.kind == "prefilled" and closing is not None and closing.kind == "transfer":
+            continue
         until = np.inf if closing is None else closing.start_s if closing.kind == "transfer" else closing.time_s
         assert until is not None
         for run in (e for e in events if e.kind == "run" and e.instance == opening.instance and e.batch):

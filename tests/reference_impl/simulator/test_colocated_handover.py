@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from policies.api import ClusterView, Dispatch, PolicyError, RequestView
 from reference_impl.core.fleet_events import Fail
-from reference_impl.core.spec import ClusterSpec
+from reference_impl.core.spec import ClusterSpec, Link
 from reference_impl.events import EventLog
+from reference_impl.metrics import read, rebuild
+from reference_impl.metrics.phases import Phases
+from reference_impl.metrics.tokens import check
 from reference_impl.simulator import Simulation
 from workloads.trace import Trace
 
@@ -86,6 +90,28 @@ def test_a_request_whose_other_instance_fails_before_it_has_the_kv_begins_anew(
     found = log.table().to_pylist()
     assert [row["instance"] for row in of_kind(found, "lost")] == [0]
     assert [row["instance"] for row in of_kind(found, "finish")] == [0]
+
+
+def test_while_a_hand_over_waits_for_the_link_the_request_gets_no_token_where_it_was_prefilled(
+    deploy: Deploy, requests: Requests, tmp_path: Path
+) -> None:
+    @dataclass
+    class ToTheOther(Fixed):
+        def dispatch(self, request: RequestView, cluster: ClusterView) -> Dispatch:
+            return Dispatch(request.request_id % 2, 1 - request.request_id % 2)
+
+    policy: Any = ToTheOther(Dispatch(0, 1))
+    spec = replace(deploy("colocated", "colocated", link=Link(2e6)), dispatch=policy)
+    with EventLog(tmp_path / "events.parquet", {"schema_version": 1, "instances": []}) as log:
+        Simulation(spec, requests(*((0.01 * place, 100, 30) for place in range(8))), log).run()
+    run = read(tmp_path / "events.parquet")
+    tokens = rebuild(run)
+    check(run, tokens)
+    assert tokens.counts(8).tolist() == [30] * 8
+    for request in range(2, 8):
+        names = [phase.name for phase in Phases(run).of(request)]
+        assert names[-3:] == ["handover_wait", "transfer", "decode"]
+        assert names.count("decode") == 1
 
 
 def test_a_request_that_is_preempted_where_it_decodes_is_prefilled_there(deploy: Deploy, requests: Requests) -> None:
