@@ -1,7 +1,8 @@
 """Simulate a benchmark at fixed concurrency: so many users, each of whom asks anew in the moment of the last token.
 
-The hosts play open loop, so this drives one instance itself: the very core and batch policies of both hosts, with the
-latency model's durations.
+Users never stop asking while they are counted, where the sessions of a trace end; and no request travels, where a
+host's comes after all that ends in its moment. So this drives one instance itself: the very core and batch policies of
+both hosts, with the latency model's durations.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from experiments.run_folder import RUN_FILES, new_folder, write_json
 
 if TYPE_CHECKING:
     from reference_impl.core.spec import ClusterSpec
+    from reference_impl.metrics import RunLog
     from reference_impl.simulator import Summary
     from workloads.trace import Trace
 
@@ -84,6 +86,19 @@ def simulate_to(
     report = None if progress is None else lambda done: progress(done, total)
     with EventLog(events, log_metadata(config, cluster, trace)) as log:
         return simulate(cluster, trace, log, closed_loop=config.workload.closed_loop, progress=report)
+
+
+def simulated_log(cluster: ClusterSpec, trace: Trace, metadata: Mapping[str, Any], *, fast: bool = True) -> RunLog:
+    """Simulate and read what was logged, keeping nothing; ``fast=False``: every iteration is a row."""
+    from reference_impl.events import EventLog
+    from reference_impl.metrics import read
+    from reference_impl.simulator import simulate
+
+    with tempfile.TemporaryDirectory(prefix="semiflow-") as scratch:
+        events = Path(scratch) / EVENTS
+        with EventLog(events, {"schema_version": 1, **metadata}) as log:
+            simulate(cluster, trace, log, fast=fast)
+        return read(events)
 
 
 def log_metadata(config: RunConfig, cluster: ClusterSpec, trace: Trace) -> dict[str, Any]:

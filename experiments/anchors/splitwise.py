@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.anchors.anchor import Anchor, Claim, Progress
@@ -13,6 +11,7 @@ from experiments.anchors.splitwise_clusters import A100, DESIGNS, MODEL, TABLE, 
 from experiments.capacity import Sample, find_capacity
 from experiments.config import RunConfig
 from experiments.figures.study import Row
+from experiments.run import simulated_log
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,15 +70,9 @@ def keeps_targets(config: RunConfig) -> bool:
     import numpy as np
 
     from experiments.config_build import build_cluster, build_trace
-    from reference_impl.events import EventLog
-    from reference_impl.metrics import per_request, read
-    from reference_impl.simulator import simulate
+    from reference_impl.metrics import per_request
 
-    with tempfile.TemporaryDirectory(prefix="splitwise-") as folder:
-        events = Path(folder) / "events.parquet"
-        with EventLog(events, {"schema_version": 1, "instances": []}) as log:
-            simulate(build_cluster(config), build_trace(config.workload, config.seed), log)
-        table = per_request(read(events))
+    table = per_request(simulated_log(build_cluster(config), build_trace(config.workload, config.seed), {}))
     if not table.finished.all():
         return False
     found = slowdowns(table)

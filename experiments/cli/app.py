@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from typing import Annotated, Any
@@ -53,7 +53,7 @@ def command_line(arguments: Sequence[str]) -> typer.Typer:
 
 
 @cache
-def _built(names: Iterable[str]) -> typer.Typer:
+def _built(names: tuple[str, ...]) -> typer.Typer:
     app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
     app.callback(invoke_without_command=True)(root)
     for name in names:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from experiments.run import simulated_log
 
 if TYPE_CHECKING:
     from reference_impl.core.spec import ClusterSpec
@@ -53,15 +53,7 @@ def fleet(
 
 def simulated(spec: ClusterSpec, trace: Trace) -> RunLog:
     """The events of one run."""
-    from reference_impl.events import EventLog
-    from reference_impl.metrics import read
-    from reference_impl.simulator import simulate
-
-    with tempfile.TemporaryDirectory(prefix="figure-") as scratch:
-        path = Path(scratch) / "events.parquet"
-        with EventLog(path, {"schema_version": 1}) as log:
-            simulate(spec, trace, log)
-        return read(path)
+    return simulated_log(spec, trace, {})
 
 
 def ttft_p99_ms(run: RunLog) -> float:

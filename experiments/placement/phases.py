@@ -6,10 +6,8 @@ both is told beside it.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from experiments.capacity import Sample
@@ -17,6 +15,7 @@ from experiments.config import GroupConfig, RunConfig, SloConfig
 from experiments.config_base import ConfigError
 from experiments.config_build import build_cluster, build_trace
 from experiments.placement.mixes import Mix
+from experiments.run import simulated_log
 
 if TYPE_CHECKING:
     from reference_impl.core.spec import ClusterSpec
@@ -97,11 +96,8 @@ def measure(config: RunConfig, phase: Phase) -> Shares:
     """Simulate one run. Raises what building it raises."""
     import numpy as np
 
-    from reference_impl.events import EventLog
-    from reference_impl.metrics import read
     from reference_impl.metrics.settling import load_growth
     from reference_impl.metrics.slo import LoggedSlo, met
-    from reference_impl.simulator import simulate
 
     slo = _targets(config)
     trace, cluster = build_trace(config.workload, config.seed), build_cluster(config)
@@ -109,11 +105,7 @@ def measure(config: RunConfig, phase: Phase) -> Shares:
         trace = replace(trace, output_tokens=np.ones_like(trace.output_tokens))
     if phase == "decode":
         cluster = _prompts_for_free(cluster, trace)
-    with tempfile.TemporaryDirectory(prefix="placement-") as folder:
-        events = Path(folder) / "events.parquet"
-        with EventLog(events, {"schema_version": 1, "instances": []}) as log:
-            simulate(cluster, trace, log)
-        run = read(events)
+    run = simulated_log(cluster, trace, {})
     judged = met(run, LoggedSlo(slo.ttft_s, slo.tpot_s))
     growing = bool(load_growth(run).get("load_growing", 0.0))
     return Shares(float(judged.ttft.mean()), float(judged.tpot.mean()), float(judged.every.mean()), growing)

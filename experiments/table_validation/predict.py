@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from experiments.closed_loop import Benchmark, run_closed_loop
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from experiments.table_validation.rows import Row
     from reference_impl.core.spec import InstanceSpec
     from reference_impl.latency.operators.model import Composed
+    from reference_impl.latency.operators.profile import Operators
 
 BATCH_POLICIES = {"vllm": "unified_budget", "trtllm": "unified_budget", "sglang": "prefill_first"}
 """How each backend shares an iteration between prompts and decodes by default."""
@@ -100,10 +102,19 @@ def _latency(row: Row, engine: Engine) -> Composed:
     from reference_impl.latency import model
     from reference_impl.latency.backends import Backend
     from reference_impl.latency.operators.model import Composed
-    from reference_impl.latency.operators.profile import open_operators
 
-    opened = open_operators(_PROFILES[row.system])
-    assert opened is not None, "a shipped profile is always found"
     per_iteration = engine.overhead_s if engine.per == "iteration" else 0.0
     backend = Backend(row.group.backend, per_iteration, engine.overhead_s - per_iteration, "being fitted")
-    return Composed(opened[0], model(row.group.model), row.group.tp, row.dtype, backend, engine.kv_dtype)
+    return Composed(
+        _operators(_PROFILES[row.system]), model(row.group.model), row.group.tp, row.dtype, backend, engine.kv_dtype
+    )
+
+
+@cache
+def _operators(name: str) -> Operators:
+    """A shipped profile, read once."""
+    from reference_impl.latency.operators.profile import open_operators
+
+    opened = open_operators(name)
+    assert opened is not None, "a shipped profile is always found"
+    return opened[0]

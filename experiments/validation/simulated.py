@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.config_base import ConfigError
+from experiments.run import simulated_log
 from experiments.vllm_run import EngineSettings, Record
 
 if TYPE_CHECKING:
@@ -21,19 +21,12 @@ def simulated(instance: InstanceSpec, record: Record, *, fast: bool = True) -> R
 
     Raises ConfigError where requests are refused.
     """
-    from reference_impl.events import EventLog
-    from reference_impl.metrics import read
-    from reference_impl.simulator import simulate
-
-    with tempfile.TemporaryDirectory() as scratch:
-        events = Path(scratch) / "events.parquet"
-        pools = [{"id": 0, "role": instance.role, "kv_blocks": instance.kv_blocks}]
-        with EventLog(events, {"schema_version": 1, "instances": pools}) as log:
-            summary = simulate(_alone(instance), _trace(record, instance), log, fast=fast)
-        run = read(events)
-    if summary.finished != len(record.queued_s):
+    pools = [{"id": 0, "role": instance.role, "kv_blocks": instance.kv_blocks}]
+    run = simulated_log(_alone(instance), _trace(record, instance), {"instances": pools}, fast=fast)
+    refused = len(record.queued_s) - len(run.rows["finish"])
+    if refused:
         raise ConfigError(
-            f"{len(record.queued_s) - summary.finished} of the run's requests are refused in the simulation: they "
+            f"{refused} of the run's requests are refused in the simulation: they "
             f"exceed {instance.max_request_tokens} tokens, which is what its context and KV pool allow"
         )
     return run

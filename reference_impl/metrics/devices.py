@@ -27,12 +27,12 @@ def device_use(run: RunLog) -> dict[str, float]:
     return {"device_held_s": held_s, "device_busy_s": busy_s}
 
 
-def cost(run: RunLog, table: RequestTable, good: Bools | None) -> dict[str, float]:
+def cost(run: RunLog, table: RequestTable, good: Bools | None, held_s: float | None) -> dict[str, float]:
     """What the held devices cost by the price that the run states, in its currency; nothing where it states none."""
-    price, held = run.metadata.get("price_per_device_hour"), device_use(run)
-    if price is None or not held:
+    price = run.metadata.get("price_per_device_hour")
+    if price is None or held_s is None:
         return {}
-    found = {"cost": float(price) * held["device_held_s"] / _HOUR_S}
+    found = {"cost": float(price) * held_s / _HOUR_S}
     output_tokens = int(table.output_tokens[table.finished].sum())
     if output_tokens:
         found["cost_per_million_output_tokens"] = found["cost"] / output_tokens * 1e6

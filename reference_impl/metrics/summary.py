@@ -41,6 +41,7 @@ def summarise(run: RunLog, slo: LoggedSlo | None = None, *, warmup_requests: int
     warmup = warmup_requests if warmup_requests is not None else default_warmup(run)
     kept = np.arange(len(table)) >= warmup
     rebuilt = _token_log(run)
+    devices = device_use(run)
     found = {
         **_counts(run, table),
         **_latencies(table, everyone, rebuilt),
@@ -49,8 +50,8 @@ def summarise(run: RunLog, slo: LoggedSlo | None = None, *, warmup_requests: int
         **fairness(run, table, rebuilt),
         **rejected_work(table, rebuilt),
         **recomputed(run, table),
-        **device_use(run),
-        **cost(run, table, good),
+        **devices,
+        **cost(run, table, good, devices.get("device_held_s")),
         **kv_use(run),
         **prefix_hit_ratio(table),
         **lane_utilisation(run),
