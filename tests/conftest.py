@@ -89,6 +89,7 @@ class LocalServer:
     trial_is_good: bool = True
     seen: list[Exchange] = field(default_factory=list)
     connections: int = 0
+    served: dict[asyncio.Task[None], asyncio.StreamWriter] = field(default_factory=dict)
     port: int = 0
 
     @property
@@ -100,8 +101,19 @@ class LocalServer:
         """Without the trial."""
         return [exchange for exchange in self.seen if exchange.method == "POST"][1:]
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.served[asyncio.get_running_loop().create_task(self._serve(reader, writer))] = writer
+
+    async def leave(self) -> None:
+        """Drop every connection, also one whose task has not begun and so would never close it."""
+        for task in self.served:
+            task.cancel()
+        await asyncio.gather(*self.served, return_exceptions=True)
+        for writer in self.served.values():
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while (exchange := await self._request(reader, writer)) is not None:
                 await self._answer(exchange)
@@ -142,23 +154,26 @@ def serving() -> Iterator[Callable[..., LocalServer]]:
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     listeners: list[asyncio.Server] = []
+    servers: list[LocalServer] = []
 
     def start(script: Script = Exchange.tokens, **settings: Any) -> LocalServer:
         server = LocalServer(script, **settings)
-        listener = asyncio.run_coroutine_threadsafe(asyncio.start_server(server.serve, "127.0.0.1", 0), loop).result(10)
-        listeners.append(listener)
-        server.port = listener.sockets[0].getsockname()[1]
+        listening = asyncio.start_server(server.connected, "127.0.0.1", 0)
+        listeners.append(asyncio.run_coroutine_threadsafe(listening, loop).result(10))
+        servers.append(server)
+        server.port = listeners[-1].sockets[0].getsockname()[1]
         return server
 
     async def close() -> None:
+        while accepted := asyncio.all_tasks().difference(
+            *(server.served for server in servers), [asyncio.current_task()]
+        ):
+            await asyncio.gather(*accepted)  # before its listener is closed, else nobody closes the connection
         for listener in listeners:
             listener.close()
-        for _ in range(3):  # a connection that was accepted is nobody's until its task has begun
-            await asyncio.sleep(0)
-        while others := asyncio.all_tasks() - {asyncio.current_task()}:
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
+        for server in servers:
+            await server.leave()
+        await asyncio.sleep(0)  # the loop tells the aborted connections
 
     yield start
     asyncio.run_coroutine_threadsafe(close(), loop).result(10)
