@@ -17,20 +17,31 @@ if TYPE_CHECKING:
 
 
 def complete(
-    instance: Instance, iteration: Iteration, finished: Collection[int], now_s: float, started_s: float
+    instance: Instance,
+    iteration: Iteration,
+    finished: Collection[int],
+    now_s: float,
+    start_s: float | None = None,
 ) -> None:
-    """Apply an outcome; see :meth:`Instance.complete`."""
+    """Apply an outcome: every prefill that ended and every decode has its token; ``finished`` have their last.
+
+    A lane's iterations complete in the order of their plans.  ``start_s``: when it really began, where that is not
+    the moment of its plan, or (planned ahead) of the completion before it.  ``finished`` are request ids of this
+    iteration, all among them that reach their limit; not those of its ``surplus``.  Sequences to hand over are left
+    in :attr:`Instance.handovers`.
+    """
     lane = iteration.lane
     oldest = lane.under_way.pop(0)
     assert oldest is iteration, "a lane's iterations complete in the order of their plans"
-    lane.settled_s, lane.started_s = now_s, started_s
+    lane.settled_s = now_s
+    lane.started_s = iteration.start_s if start_s is None else start_s
     foresight = iteration.foresight
-    if foresight is None:
-        _apply(instance, iteration, finished, now_s)
-    else:
+    if foresight is not None:
         _reconcile(instance, iteration, foresight, finished, now_s)
         lane.settled_s = max(now_s, foresight.planned_s)  # news of the end may come after the plan on top was made
-        log_later_rows(foresight, lane.settled_s, started_s)
+        log_later_rows(foresight, lane.settled_s, lane.started_s)
+    elif finished or iteration.ended:
+        _apply(instance, iteration, finished, now_s)
     if lane.under_way:
         lane.under_way[0].start_s = lane.settled_s
     for held in iteration.held:
@@ -46,7 +57,8 @@ def _apply(instance: Instance, iteration: Iteration, finished: Collection[int], 
     for request_id in finished:
         sequence = lane.running(request_id)
         if sequence is not None and sequence.steps is not None and request_id not in iteration.surplus:
-            leave_batch(instance, lane, sequence)
+            instance.running -= 1
+            lane.leave(sequence)
             finish(instance, lane, sequence, now_s)
     for sequence in iteration.ended:
         if sequence.ended:

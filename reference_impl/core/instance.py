@@ -11,7 +11,6 @@ never handed out before it completes, whoever gave them back.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from policies.api import BatchPolicy, Estimate, InstanceState, InstanceView, LaneKind, Role
@@ -155,10 +154,12 @@ class Instance:
         Raises PolicyError for a decision that cannot be carried out. Everything but the free blocks is checked before
         anything changes; those only after the preemptions that the plan names.
         """
-        assert len(lane.under_way) < 2, "a lane can be planned one iteration ahead, not two"
         lane.now_s = now_s
-        ahead_of = foresee(self, lane.under_way[0], now_s) if lane.under_way else None
-        if ahead_of is None:
+        if lane.under_way:
+            assert len(lane.under_way) == 1, "a lane can be planned one iteration ahead, not two"
+            ahead_of = foresee(self, lane.under_way[0], now_s)
+        else:
+            ahead_of = None
             lane.settled_s = now_s
             if lane.limits:
                 overdue = [sequence.request_id for sequence in lane.at_limit()]
@@ -228,17 +229,7 @@ class Instance:
         self.waiting_tokens -= tokens
         self.resting_tokens += tokens
 
-    def complete(
-        self, iteration: Iteration, finished: Collection[int], now_s: float, start_s: float | None = None
-    ) -> None:
-        """Apply an outcome: every prefill that ended and every decode has its token; ``finished`` have their last.
-
-        A lane's iterations complete in the order of their plans.  ``start_s``: when it really began, where that is not
-        the moment of its plan, or (planned ahead) of the completion before it.  ``finished`` are request ids of this
-        iteration, all among them that reach their limit; not those of its ``surplus``.  Sequences to hand over are left
-        in :attr:`handovers`.
-        """
-        complete(self, iteration, finished, now_s, iteration.start_s if start_s is None else start_s)
+    complete = complete
 
     def record(self, iteration: Iteration, start_s: float, end_s: float) -> None:
         """Log an iteration that ran from ``start_s`` to ``end_s``; to be called before it is completed."""

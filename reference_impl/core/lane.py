@@ -41,6 +41,7 @@ class Lane:
         "limits",
         "max_batch_tokens",
         "max_sequences",
+        "needs_spread",
         "now_s",
         "paused",
         "pool",
@@ -89,6 +90,7 @@ class Lane:
         self.block_tokens = instance.spec.block_tokens
         self.max_sequences = instance.spec.max_sequences
         self.max_batch_tokens = instance.spec.max_batch_tokens
+        self.needs_spread = instance.spec.latency.needs_spread
         self._due = [0] * self.block_tokens
         """How many running decodes need a KV block at iteration i, i + block size, ..."""
         self._joins = 0

@@ -67,6 +67,7 @@ def _reserve(
     """Take the memory of an iteration that is known to fit, and count its tokens."""
     parts: tuple[tuple[int, int], ...] = ()
     ended = _NOBODY
+    prefill_tokens = context_tokens = low = high = 0
     if chunks:
         for sequence, _ in chunks:  # before any block is taken: it may not be evicted from under their prefix hits
             if sequence.request_id not in lane.prefills:
@@ -74,14 +75,16 @@ def _reserve(
         parts = tuple([(tokens, sequence.computed_tokens) for sequence, tokens in chunks])
     if decodes:
         lane.start_decodes(1)
-    prefill_tokens = 0
-    for sequence, tokens in chunks:
-        prefill_tokens += tokens
-        instance.compute(sequence, tokens)
-        if sequence.computed_tokens == sequence.target_tokens:
-            ended = [*ended, sequence]
-    low, high = _spread(lane) if decodes and instance.spec.latency.needs_spread else (0, 0)
-    work = _new(Work, (parts, decodes, lane.context_tokens if decodes else 0, low, high))
+        context_tokens = lane.context_tokens
+        if lane.needs_spread:
+            low, high = _spread(lane)
+    if chunks:
+        for sequence, tokens in chunks:
+            prefill_tokens += tokens
+            instance.compute(sequence, tokens)
+            if sequence.computed_tokens == sequence.target_tokens:
+                ended = [*ended, sequence]
+    work = _new(Work, (parts, decodes, context_tokens, low, high))
     joined = lane.joined
     if joined:
         lane.joined = []

@@ -26,12 +26,11 @@ class Asking:
         self.due = True
 
     def reported(self) -> None:
-        """Reports were made: what is queued is offered again when they are known."""
-        if self._sim.executors.waiting:
-            if self._sim.spec.report_delay_s:
-                self.await_report()
-            else:
-                self.due = True
+        """Reports were made while something was queued: it is offered again when they are known."""
+        if self._sim.spec.report_delay_s:
+            self.await_report()
+        else:
+            self.due = True
 
     def await_report(self) -> None:
         """Something stays queued: ask again when the next report that is under way becomes known."""

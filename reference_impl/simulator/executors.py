@@ -47,6 +47,8 @@ class JobExecutors:
             JobExecutor(Router(policy, spec.report_delay_s, estimate, members))
             for policy in (spec.dispatch, *spec.other_executors)
         )
+        self._routers = tuple(executor.router for executor in self._all)
+        self._undecided = tuple(queue for executor in self._all for queue in (executor.queued, executor.unrouted))
         self._of = [self._all[0]] * requests
         self._turn = 0
         self.observed = any(executor.router.observer is not None for executor in self)
@@ -81,8 +83,8 @@ class JobExecutors:
 
     def report(self, view: InstanceView) -> None:
         """An instance reports itself to everybody as it is now."""
-        for executor in self._all:
-            executor.router.report(view)
+        for router in self._routers:
+            router.report(view)
 
     def notify(self, event: PolicyEvent) -> None:
         """Tell the policy that decides for this request, if it observes."""
@@ -91,7 +93,7 @@ class JobExecutors:
     @property
     def waiting(self) -> bool:
         """Whether anything is undecided."""
-        return any(executor.waits for executor in self._all)
+        return any(self._undecided)
 
     @property
     def next_report_s(self) -> float | None:

@@ -9,6 +9,7 @@ from reference_impl.core.departure import evacuate
 from reference_impl.core.fleet_events import ChangeRole, Fail, FleetEvent, Recover, Slow, in_turn
 from reference_impl.core.instance import Instance
 from reference_impl.core.spec import InstanceSpec
+from reference_impl.simulator.beside import sync_rates
 from reference_impl.simulator.order import ARRIVALS
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class Fleet:
                 completed = run.completed_by(now_s, sim.key, sim.rank)
                 sim.iterations += completed
                 sim.runs_logged += completed > run.done
-                run.log_to(sim.log, completed)
+                run.log_to(sim.log, completed, run.end_s(completed))
             run.abandon()
 
     def _slow(self, place: int, factor: float, now_s: float) -> None:
@@ -112,7 +113,7 @@ class Fleet:
             run.speed = self._speed[place]
             if run.iteration is None:
                 run.rate = run.speed
-        self._sim.sync_rates(instance, now_s)
+        sync_rates(self._sim, instance, now_s)
 
     # ----------------------------------------------------------------------------------------------- coming and going
 

@@ -59,7 +59,9 @@ class FrontDoor:
         if self.prediction is not None:
             if self.prediction.oracle:
                 request = request._replace(oracle_output_tokens=self._outputs[row])
-            request = request._replace(predicted_output_tokens=self.prediction.tokens(request, at_s))
+            predicted = self.prediction.tokens(request, at_s)
+            if predicted is not None:
+                request = request._replace(predicted_output_tokens=predicted)
         self._executors.assign(row)
         self.submit(Sequence(request, self._outputs[row] if self._sim.spec.plan_ahead else None), at_s)
 

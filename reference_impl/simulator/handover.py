@@ -149,7 +149,9 @@ class Handovers:
     def lose(self, instance: Instance, now_s: float) -> None:
         """``instance`` fails: what it was to send is lost with it, what it was to get goes elsewhere."""
         for executor in self._sim.executors:
-            executor.unrouted = deque(parcel for parcel in executor.unrouted if parcel.source is not instance)
+            kept = [parcel for parcel in executor.unrouted if parcel.source is not instance]
+            executor.unrouted.clear()
+            executor.unrouted.extend(kept)
         for parcel in [parcel for parcel in self._routed.values() if parcel.source is instance]:
             destination = self._recall(parcel, now_s)
             self.accept(destination, now_s)

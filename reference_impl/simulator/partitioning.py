@@ -10,6 +10,7 @@ from reference_impl.core.failure import RAISED, policy_failure
 from reference_impl.core.instance import Instance
 from reference_impl.core.iteration import Iteration
 from reference_impl.core.seeds import policy_seed
+from reference_impl.simulator.beside import sync_rates
 from reference_impl.simulator.order import TICKS
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class Partitioner:
             elif run.holding:
                 run.settle(run.completed_by(now_s, self._sim.key, self._sim.rank))
                 self._sim.stop_soon(run)
-        self._sim.sync_rates(window.instance, now_s)
+        sync_rates(self._sim, window.instance, now_s)
 
     def _gone(self, window: _Window) -> bool:
         return self._windows.get(window.instance.instance_id) is not window

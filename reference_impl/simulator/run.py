@@ -8,7 +8,7 @@ the rate changes, what remains is re-timed from there.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from heapq import heappop
+from heapq import heappop, heappush
 from math import sqrt
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from reference_impl.core.moments import time_key
 
 if TYPE_CHECKING:
     from reference_impl.core.instance import Instance
+    from reference_impl.core.sequence import Sequence as Request
     from reference_impl.events import EventLog
     from reference_impl.simulator.stages import Stages
 
@@ -29,6 +30,7 @@ class LaneRun:
         "busy_s",
         "count",
         "done",
+        "due_s",
         "ends",
         "first_s",
         "from_s",
@@ -39,6 +41,7 @@ class LaneRun:
         "instance",
         "iteration",
         "lane",
+        "latency",
         "next",
         "order",
         "other",
@@ -54,6 +57,7 @@ class LaneRun:
     def __init__(self, lane: Lane, order: int, pct: int, speed: float = 1.0) -> None:
         self.lane = lane
         self.instance: Instance = lane.instance
+        self.latency = lane.instance.spec.latency
         self.order = order
         """Place of this lane among all lanes: breaks ties between completions of one moment."""
         self.pct = pct
@@ -76,6 +80,8 @@ class LaneRun:
         self.count = self.started = self.done = 0
         """Iterations planned, started (their memory is reserved), and logged."""
         self.row_start_s = 0.0
+        self.due_s = 0.0
+        """When the last of the planned iterations ends, as noted when that was put into the event order."""
         self.idle_until_s: float | None = None
         """When an idle lane will plan, if it is about to."""
 
@@ -91,6 +97,19 @@ class LaneRun:
         self.from_work_s = 0.0
         self.holding = count > 1
         self.version += 1
+
+    def extra(self, iteration: Iteration, limit: int) -> int:
+        """How many times more, at most ``limit``, a plan that holds can run before it must be asked for anew."""
+        if iteration.decodes:
+            until_end = self.next_end() - iteration.step
+            limit = until_end if until_end < limit else limit
+        return self.instance.repeats(iteration, limit) if limit > 0 else 0
+
+    def note_ends(self, joined: Sequence[Request], outputs: Sequence[int]) -> None:
+        """Note where sequences that have joined the decodes will have their last token."""
+        for request in joined:
+            last = request.tokens_out_base + outputs[request.request_id] - request.tokens_out
+            heappush(self.ends, (last, request.request_id, request.epoch))
 
     def work_s(self, iterations: int) -> float:
         """Whole-device seconds that the first ``iterations`` of the run need."""
@@ -189,13 +208,12 @@ class LaneRun:
         """When the last iteration of the run began; all of them have ended."""
         return self.row_start_s if self.count - 1 == self.done else self.end_s(self.count - 1)
 
-    def log_to(self, log: EventLog, iterations: int) -> float:
-        """Write the row of the iterations up to ``iterations`` that are not logged yet; returns when they ended."""
-        end_s = self.end_s(iterations)
+    def log_to(self, log: EventLog, iterations: int, end_s: float) -> None:
+        """Write the row of the iterations up to ``iterations``, which ends at ``end_s``, that are not logged yet."""
         iteration = self.iteration
         done = self.done
         if iteration is None or iterations == done:
-            return end_s
+            return
         fresh = iterations - done
         if fresh == 1:
             first_end, step, growth = end_s, 0.0, 0.0
@@ -223,12 +241,11 @@ class LaneRun:
         )
         self.done = iterations
         self.row_start_s = end_s
-        return end_s
 
     def retime(self, log: EventLog, now_s: float, completed: int, rate: float) -> None:
         """Go on at another rate from ``now_s`` on; ``completed`` iterations have ended by then."""
         if completed > self.done:
-            self.log_to(log, completed)
+            self.log_to(log, completed, self.end_s(completed))
         work = self.from_work_s + (now_s - self.from_s) * self.rate
         self.from_work_s = min(max(work, self.work_s(completed)), self.work_s(completed + 1))
         self.from_s = now_s

@@ -17,6 +17,7 @@ from reference_impl.events import EventLog
 from reference_impl.latency.estimate import ModelEstimate
 from reference_impl.simulator.asking import Asking
 from reference_impl.simulator.assembly import Assembly
+from reference_impl.simulator.beside import after_lane, fit_beside, plan_beside
 from reference_impl.simulator.executors import JobExecutors
 from reference_impl.simulator.fleet import Fleet
 from reference_impl.simulator.frontdoor import FrontDoor
@@ -54,6 +55,7 @@ class Simulation:
         self.spec = spec
         self.trace = trace
         self.log = log
+        self._plans_ahead = spec.plan_ahead
         self.fast = fast and not spec.plan_ahead
         self.key = 0
         self.rank = BEFORE_LANES
@@ -182,7 +184,8 @@ class Simulation:
             if instance.state == "ready":
                 self.settle(instance, count * period_s)
                 self.executors.report(instance.view(count * period_s))
-        self.asking.reported()
+        if self.executors.waiting:
+            self.asking.reported()
         self.at((count + 1) * period_s, TICKS, lambda: self._report_all(period_s, count + 1))
 
     # --------------------------------------------------------------------------------------------- state and reports
@@ -197,7 +200,8 @@ class Simulation:
                 if len(instance.lanes) > 1:
                     self.settle(instance, self.now_s)
                 self.executors.report(instance.view(self.now_s))
-                self.asking.reported()
+                if self.executors.waiting:
+                    self.asking.reported()
 
     def settle(self, instance: Instance, now_s: float) -> None:
         """Reserve the memory of every iteration of ``instance`` that has started by now."""
@@ -229,53 +233,38 @@ class Simulation:
         version = run.version
         run.stop_after_started()
         if run.version != version:
-            self._push(run)
+            self.push(run)
 
     def start(self, run: LaneRun, now_s: float) -> None:
         """Plan a lane's next iteration, or several equal ones, unless that was done ahead, and set them going."""
-        instance = run.instance
         other = run.other
         run.idle_until_s = None
-        if other is not None and other.holding:
-            other.settle(other.completed_by(now_s, self.key, self.rank))
-        preemptions = instance.preemptions
-        iteration = run.next or instance.plan(run.lane, now_s)
-        run.next = None
-        if other is not None:
-            if other.holding and other.outstanding_blocks() > instance.pool.available:
-                self.stop_soon(other)
-            if other.iteration is None and instance.preemptions > preemptions:
-                self.wake(other, now_s)  # it may have the dropped ones to prefill, and their blocks to do so
+        if other is None:
+            iteration = run.next or run.instance.plan(run.lane, now_s)
+        else:
+            iteration = run.next or plan_beside(self, run, other, now_s)
         if iteration is None:
             run.iteration = None
             return
-        count = run.lane.steps.count
-        for joined in iteration.joined if not self.spec.plan_ahead else ():
-            last = joined.tokens_out_base + self.outputs[joined.request_id] - joined.tokens_out
-            heappush(run.ends, (last, joined.request_id, joined.epoch))
-        model = instance.spec.latency
+        if iteration.joined and not self._plans_ahead:
+            run.note_ends(iteration.joined, self.outputs)
+        model = run.latency
         piece = model.piece(iteration.work) if iteration.holds and self.fast and run.stages is None else None
-        if run.stages is not None:
-            leaves_s = run.stages.enter(now_s, model.iteration_s(iteration.work))
-            run.begin(iteration, now_s, leaves_s - now_s, 0.0, 1)
-        elif piece is None:
+        if piece is not None:
+            run.begin(iteration, now_s, piece.first_s, piece.growth_s, 1 + run.extra(iteration, piece.iterations - 1))
+        elif run.stages is None:
             run.begin(iteration, now_s, model.iteration_s(iteration.work), 0.0, 1)
         else:
-            limit = piece.iterations - 1
-            if iteration.decodes:
-                limit = min(limit, run.next_end() - count)
-            extra = instance.repeats(iteration, limit) if limit > 0 else 0
-            run.begin(iteration, now_s, piece.first_s, piece.growth_s, 1 + extra)
-            if other is not None and extra and not self._fits_beside(run, other):
+            leaves_s = run.stages.enter(now_s, model.iteration_s(iteration.work))
+            run.begin(iteration, now_s, leaves_s - now_s, 0.0, 1)
+        if other is not None:
+            if run.holding and not fit_beside(run, other):
                 run.count, run.holding = 1, False
-        if other is None:
-            self._push(run)
-        else:
             self.partitioner.adopt(run)
             run.rate = self.partitioner.rate(run)
-            self._push(run)
-        if self.spec.plan_ahead:
-            run.next = instance.plan(run.lane, now_s)
+        self.push(run)
+        if self._plans_ahead:
+            run.next = run.instance.plan(run.lane, now_s)
 
     def _begin(self, run: LaneRun) -> None:
         """An idle lane plans: all that arrived at this moment is in its queue."""
@@ -285,26 +274,25 @@ class Simulation:
         self.now_s = max(self.now_s, now_s)
         self.start(run, now_s)
         if run.other is not None:
-            self._after_lane(run, run.other, False, now_s)
+            after_lane(self, run, run.other, False, now_s)
         self._after_boundary(run.instance, now_s)
 
-    def _fits_beside(self, run: LaneRun, other: LaneRun) -> bool:
-        """Whether the pool can carry what both lanes have planned, in whatever order they take it."""
-        return run.outstanding_blocks() + other.outstanding_blocks() <= run.instance.pool.available
-
-    def _push(self, run: LaneRun) -> None:
-        heappush(self.heap, (time_key(run.end_s(run.count)), COMPLETIONS, run.order, run.version, run))
+    def push(self, run: LaneRun) -> None:
+        """Put the end of what a lane has planned into the event order."""
+        run.due_s = run.end_s(run.count)
+        heappush(self.heap, (time_key(run.due_s), COMPLETIONS, run.order, run.version, run))
 
     def _complete(self, run: LaneRun) -> None:
         iteration = run.iteration
         assert iteration is not None
         if run.count != run.started:
             run.settle(run.count)
+        other = run.other
         started_s = run.last_start_s() if run.lane.incoming else None  # only who joins cares
-        now_s = self.now_s = run.end_s(run.count)
-        if run.other is not None and run.other.holding:  # its blocks come out of the cache as it is now
-            run.other.settle(run.other.completed_by(now_s, self.key, self.rank))
-        run.log_to(self.log, run.count)
+        now_s = self.now_s = run.due_s
+        if other is not None and other.holding:  # its blocks come out of the cache as it is now
+            other.settle(other.completed_by(now_s, self.key, self.rank))
+        run.log_to(self.log, run.count, now_s)
         self.runs_logged += 1
         self.iterations += run.count
         finished = run.finished(self.outputs)
@@ -315,11 +303,11 @@ class Simulation:
         if finished:
             self.finished += len(finished)
             self.outstanding -= len(finished)
-        if run.other is not None or self._tells:
+        if other is not None or self._tells:
             tell(self, run, iteration, finished, now_s)
         self.start(run, now_s)
-        if run.other is not None:
-            self._after_lane(run, run.other, bool(finished or iteration.ended), now_s)
+        if other is not None:
+            after_lane(self, run, other, bool(finished or iteration.ended), now_s)
         self._after_boundary(instance, now_s)
         if not self.runs_logged % _FLUSH_EVERY:
             self.log.flush_if_full()
@@ -338,31 +326,6 @@ class Simulation:
                     self.front_door.submit(sequence, now_s)
         if changed and instance.inbound:
             self.handovers.accept(instance, now_s)
-
-    def _after_lane(self, run: LaneRun, other: LaneRun, ended: bool, now_s: float) -> None:
-        """One lane of a semi-PD instance came to a boundary.
-
-        The other one takes over what was prefilled without a copy, or plans anew after its iteration under way where
-        a prefill or a sequence ``ended`` or was preempted. Then both get their rates.
-        """
-        if other.iteration is None:
-            self.start(other, now_s)
-        elif other.holding and (ended or run.instance.dropped):
-            other.settle(other.completed_by(now_s, self.key, self.rank))
-            self.stop_soon(other)
-        self.sync_rates(run.instance, now_s)
-
-    def sync_rates(self, instance: Instance, now_s: float) -> None:
-        """Re-time the lanes of an instance where one has started, stopped or changed its share or its speed."""
-        for run in self.runs[instance.instance_id]:
-            if run.iteration is None:
-                continue
-            rate = self.partitioner.rate(run)
-            if rate != run.rate:
-                completed = run.completed_by(now_s, self.key, self.rank)
-                run.settle(completed)
-                run.retime(self.log, now_s, completed, rate)
-                self._push(run)
 
     # ------------------------------------------------------------------------------------------------------- the end
 
