@@ -124,7 +124,7 @@ def open_trace(name_or_path: str | os.PathLike[str], invalid: Invalid = "error",
     check_invalid(invalid)
     text = os.fspath(name_or_path)
     if text.startswith(bundled.PREFIX):
-        reading.check_unused(text)
+        reading.check(text, "a bundled workload")
         return bundled.open_bundled(text)
     if os.path.isfile(text):
         return open_file(text, invalid, reading)
@@ -144,13 +144,13 @@ def _open_entry(wanted: CatalogEntry, invalid: Invalid, reading: Reading) -> Tra
     if path is None:
         raise TraceError(_not_at_hand(wanted))
     if path.name == wanted.converted_name():
-        return _open_converted(wanted, path, invalid)
+        return _open_converted(wanted, path, invalid, reading)
     return open_source(wanted, path, invalid, reading)
 
 
-def _open_converted(wanted: CatalogEntry, path: Path, invalid: Invalid) -> Trace:
+def _open_converted(wanted: CatalogEntry, path: Path, invalid: Invalid, reading: Reading) -> Trace:
     """What :mod:`workloads.fetch` made, if it is of the published file and nothing was left out unasked."""
-    trace = open_file(path, invalid)
+    trace = open_file(path, invalid, reading)
     found = trace.metadata.get("source_sha256")
     if wanted.source_sha256 is not None and found != wanted.source_sha256:
         raise TraceError(f"{path}: made of a file with sha256 {found}, not {wanted.source_sha256}: fetch it again")

@@ -60,8 +60,10 @@ def parse(
         raw.block_tokens = saved.prefix_block_tokens if saved else _block_tokens(source, notes)
         _drop_long_ids(raw, raw.prefix_ids)
     lengths_only = "arrival_s" not in table.column_names
-    if not lengths_only:
-        reading.check_unused(source)
+    if lengths_only:
+        reading.check(source, "a table of lengths", "arrivals", "seed")
+    else:
+        reading.check(source, "parquet with arrival times")
     if saved:
         raw.counted = False
         return settle(raw, saved.name, saved.metadata, invalid)
