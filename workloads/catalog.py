@@ -95,9 +95,9 @@ def _named(name: str) -> CatalogEntry | None:
 def _unknown(name: str) -> TraceError:
     choices = [candidate.name for candidate in entries() if not candidate.unsupported] + bundled.names()
     close = get_close_matches(name, choices, n=3)
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
     return TraceError(
-        f"{shown(name)} is neither a file nor a named trace; {hint}"
+        f"{shown(name)} is neither a file nor a named trace{hint} "
         f"(allowed: the path of a trace file, {', '.join(choices)}; see `semiflow workloads list`)"
     )
 
@@ -141,7 +141,7 @@ def open_trace(name_or_path: str | os.PathLike[str], invalid: Invalid = "error",
     if os.path.isfile(text):
         return open_file(text, invalid, reading)
     if isinstance(name_or_path, os.PathLike) or _looks_like_a_path(text):
-        raise TraceError(f"{text}: not a file")
+        raise TraceError(f"{text}: not a file; name a trace file, or one that `semiflow workloads list` shows")
     wanted = _named(text)
     if wanted is None:
         raise _unknown(text)
