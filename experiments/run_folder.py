@@ -47,6 +47,17 @@ def new_folder(target: Path, force: bool = False, rescue: Callable[[Path], None]
 def check_free(target: Path) -> None:
     """Raises ConfigError where :func:`new_folder` would refuse ``target``: for work that ends in a folder."""
     _refuse_taken(Path(os.path.abspath(target)), force=False)
+    check_can_hold(target.parent, told=target)
+
+
+def check_can_hold(folder: Path, told: Path) -> None:
+    """Raises ConfigError, which names ``told``, where ``folder`` is not there and cannot be made, or is closed."""
+    folder = Path(os.path.abspath(folder))
+    nearest = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    if not nearest.is_dir():
+        raise ConfigError(f"{told}: {nearest} is a file, where a folder is needed; choose another place with --out")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ConfigError(f"{told}: {nearest} may not be written to; choose another place with --out")
 
 
 def keep_unfinished(partial: Path, target: Path) -> Path:
