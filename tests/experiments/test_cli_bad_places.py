@@ -16,6 +16,7 @@ COMMANDS = (
     "figure stale_views --out OUT",
     "anchor distserve --out OUT",
     "propose distserve --slo ttft=0.2,tpot=0.1 --out OUT",
+    "simulate --trace bundled:sharegpt-like --out OUT/run",
 )
 
 
@@ -28,7 +29,7 @@ def test_a_file_in_the_way_is_told_first(
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     assert run(command.replace("OUT", str(tmp_path / place)).split()) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"error: {tmp_path / place}: ")
+    assert error.startswith(f"error: {tmp_path / place}")
     assert error.count("\n") == 1
     assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
 
@@ -36,5 +37,5 @@ def test_a_file_in_the_way_is_told_first(
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_may_not_be_written_to(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(ConfigError, match="may not be written to"):
+    with pytest.raises(ConfigError, match="no folder that can be written to"):
         check_can_hold(tmp_path / "new", told=tmp_path / "new")
