@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from experiments.cases.model import Case, Outcome, Runner
 from experiments.cases.pool import Progress, run_cases
+from experiments.cases.scratch import scratch_folder
 from experiments.cases.simulated import Simulated
 from experiments.cases.store import CaseStore
 from experiments.cases.traffic import RateKey
@@ -96,14 +96,10 @@ def compare(
     cases = expand(config, source)
     if runner is None:
         check_runs(config, cases, source)
-    scratch = out / f".scratch-{os.getpid()}" if out is not None else None  # of its own: two may share a folder
-    try:
-        store = CaseStore(out / "cases") if out is not None else None
+    store = CaseStore(out / "cases") if out is not None else None
+    with scratch_folder(out) if out is not None else contextlib.nullcontext() as scratch:
         run = runner if runner is not None else Simulated(scratch)
         outcomes = run_cases(cases, run, store, processes=processes, progress=progress)
-    finally:
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
     return judged(config, cases, outcomes)
 
 

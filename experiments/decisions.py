@@ -68,7 +68,10 @@ def replay_run(run: Path) -> list[ReplayedFile]:
             f"{run}: holds no {DECISIONS}; record a run with `semiflow simulate --record-decisions all --out {run}`,"
             " or live with serve.record.decisions"
         )
-    return [ReplayedFile(path, replay(path)) for path in files]
+    replayed = [ReplayedFile(path, replay(path)) for path in files]
+    if not any(file.policies for file in replayed):
+        raise ConfigError(f"{run}: holds no recorded decision; name a run's folder or one of its {DECISIONS}")
+    return replayed
 
 
 def as_text(files: list[ReplayedFile]) -> str:

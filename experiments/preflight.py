@@ -13,6 +13,7 @@ from experiments.compare_config import CompareConfig
 from experiments.config import RunConfig
 from experiments.config_base import ConfigError
 from experiments.config_build import build_cluster, build_trace, check_traffic
+from experiments.run_folder import check_can_hold
 
 if TYPE_CHECKING:
     from reference_impl.core.spec import ClusterSpec
@@ -50,9 +51,7 @@ def check_runs(config: CompareConfig, cases: Sequence[Case], source: str) -> Non
 
 def check_out(folder: Path, page: Path) -> None:
     """Raises ConfigError where ``folder`` cannot take files or is a run's, or ``page`` is there and no report."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise ConfigError(f"{folder}: {there} is no folder that can be written to; choose another one with --out")
+    check_can_hold(folder, told=folder)
     if (folder / "events.parquet").exists():
         raise ConfigError(f"{folder}: holds a run, which is kept as it is; choose another folder with --out")
     if os.path.lexists(page) and not (page.is_file() and _MARK in page.read_bytes()[:4096]):

@@ -29,8 +29,9 @@ def new_folder(target: Path, force: bool = False, rescue: Callable[[Path], None]
     Raises ConfigError at once if ``target`` is there and not an empty folder; ``force`` asks to replace it, if it is an
     earlier run's. ``rescue`` is given the folder before it vanishes, and may move it away (:func:`keep_unfinished`).
     """
-    target = Path(os.path.abspath(target))
+    told, target = target, Path(os.path.abspath(target))
     _refuse_taken(target, force)
+    check_can_hold(target.parent, told)
     partial = _partial(target)
     try:
         partial.chmod(0o777 & ~_umask())
@@ -47,6 +48,15 @@ def new_folder(target: Path, force: bool = False, rescue: Callable[[Path], None]
 def check_free(target: Path) -> None:
     """Raises ConfigError where :func:`new_folder` would refuse ``target``: for work that ends in a folder."""
     _refuse_taken(Path(os.path.abspath(target)), force=False)
+    check_can_hold(target.parent, told=target)
+
+
+def check_can_hold(folder: Path, told: Path) -> None:
+    """Raises ConfigError, which names ``told``, where ``folder`` is not there and cannot be made, or is closed."""
+    folder = Path(os.path.abspath(folder))
+    nearest = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise ConfigError(f"{told}: {nearest} is no folder that can be written to; choose another one with --out")
 
 
 def keep_unfinished(partial: Path, target: Path) -> Path:

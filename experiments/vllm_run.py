@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.config_base import ConfigError
+from reference_impl.latency.errors import reason
 
 if TYPE_CHECKING:
     from numpy import float64, int32
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _TIMES = ("queued_ts", "first_token_ts", "last_token_ts")
 _LENGTHS = ("input_toks", "output_toks")
+_WANTED = "a recorded run is a folder with meta.json, requests.jsonl and a hardware profile"
 _UNMODELLED = {
     "data_parallel_size": (None, 1),
     "pipeline_parallel_size": (None, 1),
@@ -109,7 +111,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
+        raise ConfigError(f"cannot read {path}: {reason(error)}; {_WANTED}") from error
     return [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
 
 
@@ -148,7 +150,7 @@ def _mapping(path: Path) -> Mapping[str, Any]:
     try:
         data: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
+        raise ConfigError(f"cannot read {path}: {reason(error)}; {_WANTED}") from error
     if not isinstance(data, dict) or not isinstance(data.get("engine_kwargs"), dict):
         raise ConfigError(f"{path} must hold an object with the key 'engine_kwargs'")
     return data

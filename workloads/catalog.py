@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from functools import cache
 from pathlib import Path
 
@@ -77,15 +77,27 @@ def entries() -> tuple[CatalogEntry, ...]:
 
 
 def entry(name: str) -> CatalogEntry:
-    """The entry called ``name``. Raises TraceError that shows the choices."""
-    for candidate in entries():
-        if candidate.name == name:
-            return candidate
+    """The entry called ``name``. Raises TraceError that shows those that can be fetched, the nearest first."""
+    found = _named(name)
+    if found is not None:
+        return found
+    if name.startswith(bundled.PREFIX):
+        raise TraceError(f"{shown(name)} is generated, so there is nothing to fetch; use it by this name")
+    choices = [entry.name for entry in entries() if entry.source_is_readable and not entry.unsupported]
+    nearest = sorted(choices, key=lambda choice: -SequenceMatcher(None, name, choice).ratio())
+    raise TraceError(f"no public trace is called {shown(name)} (allowed: {', '.join(nearest)})")
+
+
+def _named(name: str) -> CatalogEntry | None:
+    return next((candidate for candidate in entries() if candidate.name == name), None)
+
+
+def _unknown(name: str) -> TraceError:
     choices = [candidate.name for candidate in entries() if not candidate.unsupported] + bundled.names()
     close = get_close_matches(name, choices, n=3)
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
-    raise TraceError(
-        f"{shown(name)} is neither a file nor a named trace; {hint}"
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+    return TraceError(
+        f"{shown(name)} is neither a file nor a named trace{hint} "
         f"(allowed: the path of a trace file, {', '.join(choices)}; see `semiflow workloads list`)"
     )
 
@@ -124,13 +136,16 @@ def open_trace(name_or_path: str | os.PathLike[str], invalid: Invalid = "error",
     check_invalid(invalid)
     text = os.fspath(name_or_path)
     if text.startswith(bundled.PREFIX):
-        reading.check_unused(text)
+        reading.check(text, "a bundled workload")
         return bundled.open_bundled(text)
     if os.path.isfile(text):
         return open_file(text, invalid, reading)
     if isinstance(name_or_path, os.PathLike) or _looks_like_a_path(text):
-        raise TraceError(f"{text}: not a file")
-    return _open_entry(entry(text), invalid, reading)
+        raise TraceError(f"{text}: not a file; name a trace file, or one that `semiflow workloads list` shows")
+    wanted = _named(text)
+    if wanted is None:
+        raise _unknown(text)
+    return _open_entry(wanted, invalid, reading)
 
 
 def _looks_like_a_path(text: str) -> bool:
@@ -139,18 +154,18 @@ def _looks_like_a_path(text: str) -> bool:
 
 def _open_entry(wanted: CatalogEntry, invalid: Invalid, reading: Reading) -> Trace:
     if wanted.unsupported:
-        raise TraceError(f"{wanted.name} cannot be opened yet: {wanted.unsupported}")
+        raise TraceError(f"{wanted.name} cannot be opened yet: {wanted.unsupported}; its url: {wanted.url}")
     path = find(wanted)
     if path is None:
         raise TraceError(_not_at_hand(wanted))
     if path.name == wanted.converted_name():
-        return _open_converted(wanted, path, invalid)
+        return _open_converted(wanted, path, invalid, reading)
     return open_source(wanted, path, invalid, reading)
 
 
-def _open_converted(wanted: CatalogEntry, path: Path, invalid: Invalid) -> Trace:
+def _open_converted(wanted: CatalogEntry, path: Path, invalid: Invalid, reading: Reading) -> Trace:
     """What :mod:`workloads.fetch` made, if it is of the published file and nothing was left out unasked."""
-    trace = open_file(path, invalid)
+    trace = open_file(path, invalid, reading)
     found = trace.metadata.get("source_sha256")
     if wanted.source_sha256 is not None and found != wanted.source_sha256:
         raise TraceError(f"{path}: made of a file with sha256 {found}, not {wanted.source_sha256}: fetch it again")

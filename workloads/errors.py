@@ -17,7 +17,7 @@ def refusal(where: str, column: str, value: object, allowed: str) -> str:
     return f"{where}, column {column}: {shown(value)} is not allowed (allowed: {allowed})"
 
 
-def shown(value: object) -> str:
-    """``value`` in one line of bounded length."""
+def shown(value: object, characters: int = _SHOWN_CHARACTERS) -> str:
+    """``value`` in one line of at most so many characters."""
     text = repr(value)
-    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
+    return text if len(text) <= characters else text[: characters - 3] + "..."

@@ -140,7 +140,7 @@ def with_slo_classes(trace: Trace, class_of: Mapping[str, str]) -> Trace:
     Refused for a trace without tenants and for tenants that it does not have.
     """
     if trace.tenant is None:
-        raise TraceError(f"{trace.name}: no tenants to give SLO classes to")
+        raise TraceError(f"{trace.name}: no tenants to give SLO classes to (allowed: a trace with tenants)")
     unknown = sorted(set(class_of) - set(trace.tenant))
     if unknown:
         known = sorted(set(trace.tenant))

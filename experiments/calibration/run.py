@@ -9,6 +9,10 @@ from experiments.calibration.operators import calibrate_operators
 from experiments.calibration.result import Calibration
 from experiments.config_base import ConfigError
 
+_KINDS = (
+    "a folder of operator tables (gemm.parquet, ...), a folder in LLMServingSim's format, a file of semiflow profile"
+)
+
 
 def calibrate(profile: Path, *, system: str | None = None, tp: int = 1, seed: int = 0) -> Calibration:
     """Of a folder of operator tables (``system`` says which), of a folder in LLMServingSim's format (profiled at
@@ -18,16 +22,13 @@ def calibrate(profile: Path, *, system: str | None = None, tp: int = 1, seed: in
     """
     if (profile / "gemm.parquet").is_file():
         return calibrate_operators(profile, system, seed)
+    if not profile.exists():
+        raise ConfigError(f"{profile}: no such profile; allowed: {_KINDS}")
     if system is not None:
         raise ConfigError(f"--system is for a folder of operator tables; {profile} holds no gemm.parquet")
     if profile.is_dir():
         return calibrate_llmservingsim(profile, tp, seed)
-    if profile.is_file():
-        return calibrate_iterations(profile, seed)
-    raise ConfigError(
-        f"{profile}: no such profile; allowed: a folder of operator tables (gemm.parquet, ...), a folder in "
-        "LLMServingSim's format, a file of semiflow profile"
-    )
+    return calibrate_iterations(profile, seed)
 
 
 def write_coefficients(path: Path, found: Calibration) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 
 from experiments.cases.model import Case, Outcome, Runner
 from experiments.cases.store import CaseStore
@@ -51,7 +54,7 @@ def _here(cases: Sequence[Case], runner: Runner) -> Iterator[tuple[Case, Outcome
 
 def _in_processes(cases: Sequence[Case], runner: Runner) -> Iterator[tuple[Case, Outcome]]:
     # "spawn": a forked child would inherit the threads of numpy and pyarrow in an undefined state.
-    executor = ProcessPoolExecutor(MAX_PROCESSES, get_context("spawn"), initializer=_die_quietly)
+    executor = ProcessPoolExecutor(MAX_PROCESSES, get_context("spawn"), initializer=_begin)
     try:
         running = {executor.submit(runner, case): case for case in cases}
         for future in as_completed(running):
@@ -65,6 +68,14 @@ def _in_processes(cases: Sequence[Case], runner: Runner) -> Iterator[tuple[Case,
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _die_quietly() -> None:
-    """Ctrl-C reaches the workers too; the parent speaks for all of them."""
+def _begin() -> None:
+    """Ctrl-C reaches the workers too; the parent speaks for all of them. One that was killed takes them along."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

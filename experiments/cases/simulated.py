@@ -28,8 +28,6 @@ class Simulated:
         from policies.api import PolicyError
         from reference_impl.metrics import read
 
-        if self.scratch is not None:
-            self.scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="case-", dir=self.scratch) as folder:
             try:
                 result = execute(case.config, Path(folder) / "run")

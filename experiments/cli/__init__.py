@@ -111,11 +111,12 @@ def _user_errors() -> tuple[type[Exception], ...]:
 
 
 def _os_reason(error: OSError) -> str:
+    from reference_impl.latency.errors import reason
+
     where = f"{error.filename}: " if error.filename else ""
-    reason = error.strerror or " ".join(str(error).split())
     if error.errno == errno.ENOSPC:
-        return f"{where}the disk is full ({reason}); nothing half-written is left"
-    return f"{where}{reason}"
+        return f"{where}the disk is full ({reason(error)}); nothing half-written is left"
+    return f"{where}{reason(error)}"
 
 
 def _fail(message: str, code: int = 2) -> int:

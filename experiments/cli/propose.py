@@ -11,6 +11,7 @@ import typer
 from experiments.cli.flags import takes_run_config
 from experiments.cli.progress import progress
 from experiments.config import RunConfig
+from experiments.config_base import MAX_RATE
 
 if TYPE_CHECKING:
     from experiments.placement.proposal import Proposal, Whole
@@ -33,7 +34,9 @@ def distserve(
     seeds: Annotated[int, typer.Option(help="Runs per rate, with seeds 0, 1, ...", min=1)] = 1,
     joint: Annotated[bool, typer.Option("--joint", help="The same requests must be in both targets.")] = False,
     whole: Annotated[int, typer.Option(help="So many of the best mixes are simulated whole.", min=1)] = 6,
-    carry: Annotated[float | None, typer.Option(metavar="RPS", help="Also: what carries this rate.", min=0.001)] = None,
+    carry: Annotated[
+        float | None, typer.Option(metavar="RPS", help="Also: what carries this rate.", min=0.001, max=MAX_RATE)
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep proposal.json and mix.yaml, for `simulate --config`.")
     ] = None,

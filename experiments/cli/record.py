@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from experiments.cli.out_file import check_new
 from experiments.config_base import ConfigError
 from experiments.run_folder import SPOOL
 
@@ -33,8 +34,7 @@ def record(
 
     if out.suffix != ".parquet":
         raise ConfigError(f"--out {out}: traces are written as parquet; name it {out.with_suffix('.parquet').name}")
-    if out.exists() and not force:
-        raise ConfigError(f"{out}: exists already; choose another name or overwrite it with --force")
+    check_new("--out", out, (".parquet",), force)
     if unfinished not in ("drop", "keep"):
         raise ConfigError(f"--unfinished {unfinished!r} is not allowed; allowed: drop, keep")
     check_invalid(invalid)

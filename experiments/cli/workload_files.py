@@ -43,7 +43,7 @@ def convert(
     slo_class: Annotated[
         list[str] | None, typer.Option(metavar="TENANT=CLASS", help="SLO class of a tenant; may be repeated.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Of everything that is drawn; default: 0.", min=0)] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite OUT.")] = False,
 ) -> None:
     """Write a trace in another format, its blocks in another size, its lengths with arrivals."""
@@ -57,6 +57,11 @@ def convert(
     check_new("OUT", out, _FORMATS, force)
     reading = _reading(arrivals, session_rate, window, read_blocks, seed)
     trace = open_trace(source, invalid, reading)  # type: ignore[arg-type]  # mypy does not narrow by `in`
+    if block_tokens is not None and trace.prefix_ids is None and out.suffix == ".parquet":
+        raise ConfigError(
+            f"--block-tokens {block_tokens}: {source} has no prefix ids to convert; leave it out "
+            f"(it is for traces with prefix ids, and for OUT.jsonl, which has ids of every prompt)"
+        )
     trace = _changed(trace, block_tokens, classes)
     told: dict[str, Any] = {"written": str(out)}
     if out.suffix == ".parquet":
@@ -91,7 +96,7 @@ def fetch(
 
 
 def _reading(
-    arrivals: str | None, session_rate: float | None, window: str | None, read_blocks: int | None, seed: int
+    arrivals: str | None, session_rate: float | None, window: str | None, read_blocks: int | None, seed: int | None
 ) -> Reading:
     from workloads.formats import Reading
     from workloads.synthetic.arrivals import ARRIVALS

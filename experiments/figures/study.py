@@ -13,7 +13,7 @@ from experiments.config_base import ConfigError
 from experiments.manifest import environment
 from experiments.report.template import write_whole
 from experiments.report.theme import save
-from experiments.run_folder import write_json
+from experiments.run_folder import check_can_hold, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,7 +76,8 @@ def make(study: Study, folder: Path, seeds: Sequence[int], progress: Progress, *
 
 
 def check_free(name: str, folder: Path, *, force: bool) -> None:
-    """Raises ConfigError where a file of this name is in ``folder`` already, unless it may be overwritten."""
+    """Raises ConfigError where ``folder`` cannot hold files, or holds one of this name that may not be overwritten."""
+    check_can_hold(folder, told=folder)
     taken = [path for path in _paths(name, folder) if path.exists()]
     if taken and not force:
         raise ConfigError(f"{taken[0]}: exists already; choose another folder with --out or overwrite it with --force")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +13,14 @@ from experiments.config_base import ConfigError
 from experiments.config_file import read_mapping
 from experiments.run import CONFIG, EVENTS, MANIFEST, METRICS
 from experiments.run_folder import SPOOL
+from workloads.errors import shown
 
 if TYPE_CHECKING:
     from reference_impl.metrics import RequestTable, RunLog
     from reference_impl.metrics.breakdown import Breakdown
     from reference_impl.metrics.phases import Phases
 
+_AGAIN = "name the folder of a finished run, or run this one again"
 Host = Literal["simulated", "live", "replay"]
 
 
@@ -90,14 +93,35 @@ def open_run(folder: Path) -> SavedRun:
     if missing:
         raise ConfigError(f"{folder}: holds no {missing[0]}, so it is no finished run; name the folder of a run")
     config, manifest, metrics = read_mapping(folder / CONFIG), _json(folder / MANIFEST), _json(folder / METRICS)
+    _check_keys(folder / CONFIG, config, {"workload": dict, "seed": int})
+    _check_keys(folder / MANIFEST, manifest, {"semiflow": str, "seed": int})
+    if not isinstance(config.get("host", {}), dict):
+        raise ConfigError(f"{folder / CONFIG}: host: {config['host']!r} (allowed: keys and values); {_AGAIN}")
+    _check_figures(folder / METRICS, metrics)
     return SavedRun(folder, config, manifest, metrics, read(folder / EVENTS))
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path}: not JSON: {error}; run it again") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not JSON ({type(error).__name__}); {_AGAIN}") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected keys and values; run it again")
+        raise ConfigError(f"{path}: {shown(content)} (allowed: keys and values); {_AGAIN}")
     return content
+
+
+def _check_keys(path: Path, content: dict[str, Any], needed: dict[str, type]) -> None:
+    """What every run has written, whoever ran it."""
+    for key, kind in needed.items():
+        if not isinstance(content.get(key), kind):
+            told = shown(content[key]) if key in content else "missing"
+            raise ConfigError(f"{path}: {key}: {told}, so no run of semiflow wrote this file; {_AGAIN}")
+
+
+def _check_figures(path: Path, metrics: dict[str, Any]) -> None:
+    if not metrics:
+        raise ConfigError(f"{path}: holds no figure; {_AGAIN}")
+    for key, value in metrics.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ConfigError(f"{path}: {key}: {shown(value)} (allowed: finite numbers); {_AGAIN}")

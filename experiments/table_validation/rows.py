@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments.config_base import ConfigError
+from reference_impl.latency.errors import reason
 
 _COLUMNS = (
     *("id", "backend", "model_path", "system", "precision", "mode", "isl", "osl", "gemm_quant_mode", "batch_size"),
@@ -53,7 +54,7 @@ def read_rows(path: Path) -> list[Row]:
                 raise ConfigError(f"{path}: column {absent[0]!r} is missing; it needs {', '.join(_COLUMNS)}")
             rows = [_row(f"{path}, line {line}", cells) for line, cells in enumerate(reader, start=2)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
+        raise ConfigError(f"cannot read {path}: {reason(error)}; name a CSV of measured benchmarks") from error
     if not rows:
         raise ConfigError(f"{path} has no rows")
     return rows

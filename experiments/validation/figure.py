@@ -10,6 +10,7 @@ from typing import Any
 
 from experiments.config_base import ConfigError
 from experiments.validation.over_time import OverTime
+from reference_impl.latency.errors import reason
 
 _LABELS = {"running": "running requests", "waiting": "waiting requests", "kv_use_pct": "KV use (%)"}
 _FORMATS = (".svg", ".png", ".pdf")
@@ -29,7 +30,7 @@ def write(found: OverTime, path: Path, manifest: dict[str, Any]) -> None:
         text = json.dumps(manifest | {"over_time": facts(found)}, indent=1)
         path.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error}") from error
+        raise ConfigError(f"cannot write {path}: {reason(error)}") from error
 
 
 def facts(found: OverTime) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from experiments.config_base import ConfigError
 from experiments.validation.simulated import instance_of, simulated
 from experiments.vllm_run import Record, read_requests, read_settings
+from reference_impl.latency.errors import reason
 
 if TYPE_CHECKING:
     from reference_impl.core.spec import InstanceSpec
@@ -151,7 +152,9 @@ def in_vllm(task: dict[str, Any], python: str) -> tuple[str, list[Step]]:
             [python, str(script)], input=json.dumps(task), capture_output=True, text=True, check=False
         )
     except OSError as error:
-        raise ConfigError(f"cannot run {python}: {error}; give --python an interpreter that has vLLM") from error
+        raise ConfigError(
+            f"cannot run {python}: {reason(error)}; give --python an interpreter that has vLLM"
+        ) from error
     if answer.returncode:
         last = (answer.stderr.strip() or "no message").splitlines()[-1]
         raise ConfigError(f"{python} cannot run vLLM's scheduler: {last}; give --python an interpreter that has vLLM")
@@ -167,7 +170,7 @@ def write_steps(steps: Sequence[Step], path: Path) -> None:
             table.writerow(Step._fields)
             table.writerows((*step[:4], " ".join(map(str, step.preempted))) for step in steps)
     except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error}") from error
+        raise ConfigError(f"cannot write {path}: {reason(error)}") from error
 
 
 def read_steps(path: Path) -> list[Step]:

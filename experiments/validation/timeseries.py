@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from experiments.config_base import ConfigError
 from experiments.vllm_run import Record
+from reference_impl.latency.errors import reason
 
 if TYPE_CHECKING:
     from numpy import float64
@@ -67,7 +68,7 @@ def read_timeseries(path: Path) -> Timeseries:
             reader = csv.DictReader(file)
             rows = [[_number(path, reader.line_num, row, name) for name in _COLUMNS] for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
+        raise ConfigError(f"cannot read {path}: {reason(error)}") from error
     if not rows:
         raise ConfigError(f"{path} has no rows")
     columns = np.array(rows, np.float64).T

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from reference_impl.latency.errors import ProfileError
+from reference_impl.latency.errors import ProfileError, reason
 
 
 def rows(path: Path, *columns: str) -> Iterator[tuple[int, dict[str, str]]]:
@@ -19,7 +19,7 @@ def rows(path: Path, *columns: str) -> Iterator[tuple[int, dict[str, str]]]:
                 raise ProfileError(f"{path}: column {absent[0]!r} is missing; it needs {', '.join(columns)}")
             yield from enumerate(reader, start=2)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ProfileError(f"cannot read {path}: {error}") from error
+        raise ProfileError(f"cannot read {path}: {reason(error)}") from error
 
 
 def number(path: Path, line: int, row: dict[str, str], column: str, *, positive: bool = False) -> float:

@@ -6,7 +6,7 @@ from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from reference_impl.latency.errors import ProfileError
+from reference_impl.latency.errors import ProfileError, reason
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ def _from_yaml(path: Path) -> Hardware:
     try:
         data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ProfileError(f"cannot read hardware file {path}: {error}") from error
+        raise ProfileError(f"cannot read hardware file {path}: {reason(error)}") from error
     if not isinstance(data, dict):
         raise ProfileError(f"{path} must hold a mapping of hardware fields, not {type(data).__name__}")
     base = data.pop("base", None)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reference_impl.latency.errors import ProfileError
+from reference_impl.latency.errors import ProfileError, reason
 from reference_impl.latency.experts import Experts
 from reference_impl.latency.latent import LatentAttention
 from reference_impl.latency.shapes import ModelShape
@@ -51,7 +51,7 @@ def read_shape(path: Path) -> ModelShape:
     try:
         values: Any = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
-        raise ProfileError(f"cannot read model file {path}: {error}") from error
+        raise ProfileError(f"cannot read model file {path}: {reason(error)}") from error
     if not isinstance(values, dict):
         raise ProfileError(f"{path} must hold a JSON object, not {type(values).__name__}")
     config = _Config(path, values)

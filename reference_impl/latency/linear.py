@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from reference_impl.latency.api import Piece, Work
-from reference_impl.latency.errors import ProfileError
+from reference_impl.latency.errors import ProfileError, reason
 
 _ENDLESS = 1 << 40
 
@@ -123,7 +123,7 @@ def read_fits(path: str | Path) -> dict[str, Any]:
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ProfileError(f"cannot read {path}: {error}") from error
+        raise ProfileError(f"cannot read {path}: {reason(error)}") from error
     if not isinstance(data, dict):
         raise ProfileError(f"{path}: allowed: an object of models, each with fits by degree")
     return data

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from reference_impl.latency.csv_table import number, rows
-from reference_impl.latency.errors import ProfileError
+from reference_impl.latency.errors import ProfileError, reason
 from reference_impl.latency.interpolate import Curve, curve_of, value
 from reference_impl.latency.skew import SkewTable, read_skew
 
@@ -110,7 +110,7 @@ def _meta(path: Path) -> dict[str, Any]:
     try:
         data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ProfileError(f"cannot read {path}: {error}") from error
+        raise ProfileError(f"cannot read {path}: {reason(error)}") from error
     if not isinstance(data, dict):
         raise ProfileError(f"{path} must hold a mapping, not {type(data).__name__}")
     return data

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from reference_impl.latency.api import Piece, Work
-from reference_impl.latency.errors import ProfileError
+from reference_impl.latency.errors import ProfileError, reason
 
 FORMAT = "semiflow-profile"
 VERSION = 1
@@ -128,7 +128,7 @@ def read_measured(path: str | Path) -> Measured:
     try:
         data: Any = json.loads(source.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ProfileError(f"cannot read {source}: {error}") from error
+        raise ProfileError(f"cannot read {source}: {reason(error)}") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("version") != VERSION:
         raise ProfileError(f"{source}: no profile of format {FORMAT}, version {VERSION}; make one: semiflow profile")
     try:

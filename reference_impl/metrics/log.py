@@ -141,7 +141,10 @@ def _metadata(path: str | Path, schema: Any) -> Mapping[str, Any]:
     raw = (schema.metadata or {}).get(b"semiflow")
     if raw is None:
         raise EventLogError(f"{path}: not an event log: no semiflow metadata")
-    metadata: dict[str, Any] = json.loads(raw)
+    try:
+        metadata: dict[str, Any] = dict(json.loads(raw))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise EventLogError(f"{path}: not an event log: its semiflow metadata is no JSON object") from error
     version = metadata.get("schema_version")
     if version != _SCHEMA_VERSION:
         raise EventLogError(f"{path}: event log version {version!r}; this semiflow reads version {_SCHEMA_VERSION}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -124,26 +124,45 @@ def replay(path: Path) -> list[Replayed]:
     for line, row in lines(path):
         try:
             number, kind, *cells = row
-            if kind != "policy":
+            if kind == "policy":
+                told = _Told.of(*cells)
+            else:
                 current[number].feed(line, kind, cells)
         except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
             raise RecordingError(f"{path}, line {line}: not a line of a recording ({error!r}); record anew") from error
         if kind == "policy":
-            current[number] = _fresh(path, line, cells[0])
+            current[number] = _fresh(path, line, told)
             done.append(current[number])
     return done
 
 
-def _fresh(path: Path, line: int, told: dict[str, Any]) -> Replayed:
-    if told.get("version") != VERSION:
-        raise RecordingError(f"{path}, line {line}: version {told.get('version')!r}; allowed: {VERSION}; record anew")
-    policy = PolicySpec.parse(told["spec"], told["kind"]).build(told["seed"])
-    return Replayed(told["kind"], told["spec"], told["seed"], policy)
+class _Told(NamedTuple):
+    """What a recording says of a policy object."""
+
+    version: int
+    kind: PolicyKind
+    spec: str
+    seed: int
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> _Told:
+        """Raises KeyError, TypeError or ValueError where ``told`` is something else."""
+        found = cls(told["version"], told["kind"], told["spec"], told["seed"])
+        if not isinstance(found.spec, str) or type(found.seed) is not int:
+            raise ValueError(f"spec {found.spec!r}, seed {found.seed!r}")
+        return found
+
+
+def _fresh(path: Path, line: int, told: _Told) -> Replayed:
+    if told.version != VERSION:
+        raise RecordingError(f"{path}, line {line}: version {told.version!r}; allowed: {VERSION}; record anew")
+    policy = PolicySpec.parse(told.spec, told.kind).build(told.seed)
+    return Replayed(told.kind, told.spec, told.seed, policy)
 
 
 def lines(path: Path) -> Iterator[tuple[int, Row]]:
     """Number and content of every line that is whole."""
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         torn: int | None = None
         for line, text in enumerate(file, start=1):
             if text.isspace():

@@ -96,26 +96,6 @@ def test_a_mistake_is_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("flags", "name"),
-    [
-        (("--arrivals", "poisson:rate_rps=4"), "arrivals"),
-        (("--session-rate", "2"), "sessions_per_s"),
-        (("--window", "0:9"), "window_s"),
-        (("--read-blocks", "64"), "block_tokens"),
-    ],
-)
-def test_what_a_trace_does_not_leave_open_is_not_stated(
-    flags: tuple[str, ...], name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    saved = str(tmp_path / "made.parquet")
-    assert run(["workloads", "synth", "--requests", "3", "--out", saved]) == 0
-    capsys.readouterr()
-    for source in ("bundled:sharegpt-like", saved):
-        assert run(["workloads", "convert", source, str(tmp_path / "out.parquet"), *flags]) == 2
-        assert f"this trace does not leave {name} open; leave it out" in capsys.readouterr().err
-
-
 def test_blocks_of_no_tokens_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "out.jsonl")
     assert run(["workloads", "convert", "bundled:sharegpt-like", out, "--block-tokens", "0"]) == 2

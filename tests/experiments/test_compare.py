@@ -1,6 +1,9 @@
 """Comparing variants: pairing, resuming, verdicts, the gate. The runner is a formula, so every answer is known."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,17 @@ from experiments.compare_config import CompareConfig, expand, merge
 from experiments.config_base import ConfigError
 from experiments.config_file import parse
 
+ROOT = Path(__file__).parents[2]
 SLO = {"slo": {"ttft_s": 1.0}}
 TWO = {"old": {"policies": {"dispatch": "round_robin"}}, "new": {"policies": {"dispatch": "random"}}}
+OWNER = """
+import pathlib, sys
+from experiments.cases.scratch import scratch_folder
+with scratch_folder(pathlib.Path(sys.argv[1])) as own:
+    (own / "case-1").mkdir()
+    print(own, flush=True)
+    input()
+"""
 Figures = Callable[[Case], Mapping[str, float]]
 
 
@@ -164,12 +176,25 @@ def test_finished_cases_are_not_run_again(tmp_path: Path) -> None:
 
 
 def test_a_comparison_leaves_alone_what_another_one_works_in(tmp_path: Path) -> None:
-    others = tmp_path / ".scratch-of-another" / "case-1"
-    others.mkdir(parents=True)
-    (tmp_path / ".scratch").mkdir()
+    others = [tmp_path / ".scratch", tmp_path / ".scratch-of-another", tmp_path / f".scratch-{os.getppid()}"]
+    for other in others:
+        (other / "case-1").mkdir(parents=True)
     compare(_config(), tmp_path, runner=_runner(_better_by(0.1)))
-    assert others.is_dir()
-    assert (tmp_path / ".scratch").is_dir()
+    assert all((other / "case-1").is_dir() for other in others)
+
+
+def test_a_comparison_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(tmp_path)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        folder = Path(process.stdout.readline().strip())
+        compare(_config(), tmp_path, runner=_runner(_better_by(0.1)))
+        assert (folder / "case-1").is_dir()
+        process.kill()
+    assert folder.is_dir()
+    compare(_config(), tmp_path, runner=_runner(_better_by(0.1)))
+    assert not list(tmp_path.glob(".scratch*"))
 
 
 def test_an_interrupt_keeps_the_finished_cases(tmp_path: Path) -> None:

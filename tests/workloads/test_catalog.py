@@ -72,7 +72,7 @@ def test_a_relative_traces_folder_is_refused(no_traces: Path, monkeypatch: pytes
         ("folder/missing", "folder/missing: not a file"),
         ("/", "not a file"),
         ("sharegpt_lengths", "cannot be opened yet: lengths without arrival times"),
-        ("agentic_coding_cc", "cannot be opened yet: closed-loop sessions"),
+        ("agentic_coding_cc", "cannot be opened yet: closed-loop sessions .* its url: https://github.com/callanjfox/"),
         ("burstgpt_1", r"not at hand: .*semiflow workloads fetch burstgpt_1.*sha256 4bb37836"),
     ],
 )
@@ -158,5 +158,9 @@ def test_the_original_file_and_its_conversion_are_the_same_trace(
 def test_lengths_and_sessions_are_refused_by_path_too(traces_folder: Path) -> None:
     with pytest.raises(TraceError, match="lengths without arrival times"):
         catalog.open_trace(traces_folder / "sharegpt_lengths.parquet")
-    with pytest.raises(TraceError, match="sessions without a common clock"):
+    with pytest.raises(
+        TraceError, match=r"sessions without a common clock.*sub-agents.*archive 'https://.*--session-rate"
+    ):
         catalog.open_trace(traces_folder / "agentic_coding_cc.parquet")
+    with pytest.raises(TraceError, match=r"lmcache-agent-trace.*is in no format of semiflow"):
+        catalog.open_trace(traces_folder / "lmcache_agents.parquet")

@@ -30,13 +30,13 @@ from workloads.trace import Trace
 Parser = Callable[[str, bytes, str, Mapping[str, str], Invalid, Reading], Trace]
 
 
-def _plain(parse: Callable[[str, bytes, str, Mapping[str, str], Invalid], Trace]) -> Parser:
-    """A reader to which a :class:`Reading` has nothing to say, so that one which says something is refused."""
+def _plain(format_: str, parse: Callable[[str, bytes, str, Mapping[str, str], Invalid], Trace]) -> Parser:
+    """A reader of ``format_`` that honours nothing of a :class:`Reading`, so that one which chooses is refused."""
 
     def parser(
         source: str, data: bytes, name: str, metadata: Mapping[str, str], invalid: Invalid, reading: Reading
     ) -> Trace:
-        reading.check_unused(source)
+        reading.check(source, format_)
         return parse(source, data, name, metadata, invalid)
 
     return parser
@@ -45,7 +45,7 @@ def _plain(parse: Callable[[str, bytes, str, Mapping[str, str], Invalid], Trace]
 def _mooncake(
     source: str, data: bytes, name: str, metadata: Mapping[str, str], invalid: Invalid, reading: Reading
 ) -> Trace:
-    reading.check_unused(source, used="block_tokens")
+    reading.check(source, "Mooncake's JSONL", "block_tokens")
     block = reading.block_tokens or mooncake.BLOCK_TOKENS
     return mooncake.parse(source, data, name, metadata, invalid, block)
 
@@ -69,13 +69,13 @@ def _archive(
 
 _PARSERS: dict[str, Parser] = {
     "parquet": parquet.parse,
-    "csv": _plain(azure.parse),
-    "burstgpt": _plain(burstgpt.parse),
-    "vidur": _plain(vidur.parse),
+    "csv": _plain("Azure's CSV", azure.parse),
+    "burstgpt": _plain("BurstGPT's CSV", burstgpt.parse),
+    "vidur": _plain("Vidur's CSV", vidur.parse),
     "lengths": length_table.parse,
     "jsonl": _mooncake,
     "json": _mooncake,
-    "served": _plain(served.parse),
+    "served": _plain("a run's requests", served.parse),
     "bailian": bailian.parse,
     "weka": weka.parse,
     "tar": _archive,

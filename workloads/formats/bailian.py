@@ -54,6 +54,7 @@ def parse(
     reading: Reading = AS_IT_IS,
 ) -> Trace:
     """The trace in ``data``. Raises TraceError naming ``source``, line, column, value and what is allowed."""
+    reading.check(source, "Bailian's JSONL", "block_tokens")
     block = reading.block_tokens or BLOCK_TOKENS
     columns, chains = Columns(), Chains()
     chats: dict[int, _Chat] = {}

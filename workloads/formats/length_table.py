@@ -32,6 +32,7 @@ def parse(
     source: str, data: bytes, name: str, metadata: Mapping[str, str], invalid: Invalid, reading: Reading
 ) -> Trace:
     """The lengths in ``data`` at the arrivals of ``reading``, in the order of the file. Raises TraceError."""
+    reading.check(source, "a table of lengths", "arrivals", "seed")
     if reading.arrivals is None:
         raise TraceError(f"{source}: {NO_ARRIVALS}")
     wanted = VIDUR if VIDUR[0] in data[:4096].split(b"\n", 1)[0].decode(errors="replace") else NANOFLOW
@@ -53,6 +54,6 @@ def with_arrivals(lengths: Trace, reading: Reading) -> Trace:
     """``lengths``, whose times mean nothing, at the arrivals that ``reading`` states."""
     assert reading.arrivals is not None
     stated = ",".join(f"{key}={value}" for key, value in asdict(reading.arrivals).items())  # type: ignore[call-overload] # every kind is a dataclass
-    times = reading.arrivals.times_s(len(lengths), np.random.default_rng(reading.seed))
-    notes = {"arrivals": f"not recorded; {reading.arrivals.kind}:{stated}, seed {reading.seed}"}
+    times = reading.arrivals.times_s(len(lengths), np.random.default_rng(reading.random_seed))
+    notes = {"arrivals": f"not recorded; {reading.arrivals.kind}:{stated}, seed {reading.random_seed}"}
     return derive(lengths, None, arrival_s=times, metadata={**lengths.metadata, **notes})

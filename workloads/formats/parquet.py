@@ -60,8 +60,10 @@ def parse(
         raw.block_tokens = saved.prefix_block_tokens if saved else _block_tokens(source, notes)
         _drop_long_ids(raw, raw.prefix_ids)
     lengths_only = "arrival_s" not in table.column_names
-    if not lengths_only:
-        reading.check_unused(source)
+    if lengths_only:
+        reading.check(source, "a table of lengths", "arrivals", "seed")
+    else:
+        reading.check(source, "parquet with arrival times")
     if saved:
         raw.counted = False
         return settle(raw, saved.name, saved.metadata, invalid)
@@ -98,12 +100,12 @@ def _refuse_other_kinds(source: str, names: list[str], notes: Mapping[bytes, byt
     missing = [column for column in _NEEDED if column not in names]
     twice = sorted({column for column in names if names.count(column) > 1})
     if "session start" in reference:
-        reason = "holds sessions without a common clock; read the publisher's own files, with --session-rate"
-    elif missing == ["arrival_s"] and reading.arrivals is not None:
+        raise TraceError(f"{source}: {_no_clock(notes)}")
+    if missing == ["arrival_s"] and reading.arrivals is not None:
         return
-    elif reference.startswith("none") or missing == ["arrival_s"]:
+    if reference.startswith("none") or missing == ["arrival_s"]:
         raise TraceError(f"{source}: {NO_ARRIVALS}")
-    elif reference != "trace" or missing:
+    if reference != "trace" or missing:
         reason = f"not a request log (arrival_reference {reference!r}, missing columns: {', '.join(missing) or 'none'})"
     elif twice:
         reason = f"columns occur twice: {', '.join(twice)}"
@@ -112,6 +114,19 @@ def _refuse_other_kinds(source: str, names: list[str], notes: Mapping[bytes, byt
     else:
         return
     raise TraceError(f"{source}: {reason} (allowed: {', '.join(_NEEDED)} for each request, on one clock)")
+
+
+def _no_clock(notes: Mapping[bytes, bytes]) -> str:
+    """Why sessions without a common clock are not read, and what to do instead."""
+    publisher = shown(notes.get(b"source_url", b"unknown").decode(errors="replace"), characters=160)
+    if b"kv-cache-tester" in notes.get(b"source_url", b""):
+        remedy = (
+            f"and this copy does not say which requests began sub-agents; fetch the publisher's archive {publisher} "
+            f"and say how many begin per second (semiflow workloads convert FILE OUT.parquet --session-rate 0.1)"
+        )
+    else:
+        remedy = f"and its source, {publisher}, is in no format of semiflow; take another one (semiflow workloads list)"
+    return f"holds sessions without a common clock, {remedy}"
 
 
 def _rows(source: str, table: Table) -> RawRows:

@@ -73,6 +73,7 @@ def parse(
     reading: Reading,
 ) -> Trace:
     """Requests drawn from the profiles in ``files``. Raises TraceError naming ``source``, the client and the value."""
+    reading.check(source, "ServeGen's client profiles", "window_s", "seed")
     if reading.window_s is None:
         raise TraceError(
             f"{source}: holds profiles of clients, not requests; say for which seconds to draw "
@@ -83,15 +84,14 @@ def parse(
     drawn: list[tuple[int, Drawn]] = []
     for client, path in clients:
         lengths = files.get(path.removesuffix("-trace.csv") + "-dataset.json")
-        rng = np.random.default_rng([reading.seed, client])
+        rng = np.random.default_rng([reading.random_seed, client])
         try:
             drawn.append((client, _draw(files[path], lengths, reading.window_s, rng)))
         except ProfileError as bad:
             raw.problems.append(Problem(client, bad.column, bad.value, bad.allowed))
     start, end = reading.window_s
-    notes = {
-        "arrivals": f"drawn from profiles, {start:g} to {end:g} s, seed {reading.seed}; each field by its own draw"
-    }
+    drawing = f"seed {reading.random_seed}; each field by its own draw"
+    notes = {"arrivals": f"drawn from profiles, {start:g} to {end:g} s, {drawing}"}
     return _settle(raw, drawn, len(clients), name, {**metadata, **notes}, invalid)
 
 

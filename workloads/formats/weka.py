@@ -71,7 +71,9 @@ def parse_many(
     raw = RawRows(source, row_word="request", source_columns=_COLUMNS, block_tokens=sessions.block_tokens)
     notes = {"turns": _PAUSES, "root_sessions": str(len(documents))}
     if len(documents) > 1:
-        notes["session_starts"] = f"not recorded; Poisson, {reading.sessions_per_s} sessions/s, seed {reading.seed}"
+        notes["session_starts"] = (
+            f"not recorded; Poisson, {reading.sessions_per_s} sessions/s, seed {reading.random_seed}"
+        )
     return settle(columns.raw(raw), name, {**metadata, **notes}, invalid)
 
 
@@ -89,13 +91,15 @@ def _documents(data: bytes) -> Iterator[str]:
 def _starts(source: str, sessions: int, reading: Reading) -> list[float]:
     """When each session begins."""
     if sessions == 1:
+        reading.check(source, "one session of kv-cache-tester")
         return [0.0]
+    reading.check(source, "sessions of kv-cache-tester", "sessions_per_s", "seed")
     if reading.sessions_per_s is None:
         raise TraceError(
             f"{source}: {sessions} sessions without a common clock; say how many begin per second "
             f"(semiflow workloads convert FILE OUT.parquet --session-rate 0.1)"
         )
-    rng = np.random.default_rng(reading.seed)
+    rng = np.random.default_rng(reading.random_seed)
     gaps = rng.exponential(1.0 / reading.sessions_per_s, size=sessions)
     starts: list[float] = np.cumsum(gaps).tolist()
     return starts

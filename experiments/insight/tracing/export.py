@@ -60,6 +60,8 @@ def export(
 
 def _window(saved: SavedRun, from_s: float | None, to_s: float | None) -> Window:
     times_s = [part.floats("time_s") for part in saved.log.rows.values() if len(part)]
+    if not times_s:
+        raise ConfigError(f"{saved.events}: holds no event; there is nothing to write")
     first_s, last_s = min(float(part.min()) for part in times_s), max(float(part.max()) for part in times_s)
     low, high = -inf if from_s is None else from_s, inf if to_s is None else to_s
     if not (low < high and low < last_s and high > first_s):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from reference_impl.latency.devices import Hardware, hardware
-from reference_impl.latency.errors import ProfileError
+from reference_impl.latency.errors import ProfileError, reason
 from reference_impl.latency.operators.costs import DecodeCosts, GemmCosts, PrefillCosts
 from reference_impl.latency.shapes import ModelShape
 
@@ -124,7 +124,7 @@ def _content(source: Path) -> dict[str, Any] | None:
     try:
         data: Any = json.loads(source.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ProfileError(f"cannot read {source}: {error}") from error
+        raise ProfileError(f"cannot read {source}: {reason(error)}") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         return None
     if data.get("version") != VERSION:

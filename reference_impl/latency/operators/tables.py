@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reference_impl.latency.errors import ProfileError
+from reference_impl.latency.errors import ProfileError, reason
 
 GEMM, PREFILL, DECODE = "gemm.parquet", "context_attention_bf16.parquet", "generation_attention_bf16.parquet"
 FILES = (GEMM, PREFILL, DECODE)
@@ -42,7 +42,7 @@ def read_table(folder: str | Path, file: str, system: str) -> Columns:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
-        raise ProfileError(f"cannot read {path}: {error}") from error
+        raise ProfileError(f"cannot read {path}: {reason(error)}") from error
     absent = [name for name in (*COLUMNS[file], *texts, "latency_ms") if name not in table.column_names]
     if absent:
         raise ProfileError(f"{path}: column {absent[0]!r} is missing; it needs {', '.join(COLUMNS[file])}, latency_ms")

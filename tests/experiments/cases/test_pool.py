@@ -1,6 +1,9 @@
 """Running cases: stored ones, equal ones, several processes."""
 
 import os
+import select
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,21 @@ from experiments.cases.pool import run_cases
 from experiments.cases.store import CaseStore
 from experiments.config import RunConfig, WorkloadConfig
 from experiments.config_base import ConfigError
+
+HOLDING = """
+import os, signal
+def hold(case):
+    os.write(os.open({pipe!r}, os.O_WRONLY), b"x")
+    signal.pause()
+"""
+STARTING = """
+from experiments.cases.model import Case
+from experiments.cases.pool import run_cases
+from experiments.config import RunConfig
+from holding import hold
+if __name__ == "__main__":
+    run_cases([Case("a", "w", None, seed, RunConfig(seed=seed)) for seed in (0, 1)], hold, processes=2)
+"""
 
 
 def _case(seed: int, variant: str = "a") -> Case:
@@ -45,6 +63,21 @@ def test_an_error_in_a_process_reaches_the_caller(tmp_path: Path) -> None:
 def test_a_process_that_ends_without_a_word_is_the_users_to_know() -> None:
     with pytest.raises(ConfigError, match="a worker process ended without a word"):
         run_cases([_case(0), _case(1)], ending, processes=2)
+
+
+def test_workers_end_with_a_parent_that_was_killed(tmp_path: Path) -> None:
+    """Each worker holds an end of the pipe until it is gone."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "holding.py").write_text(HOLDING.format(pipe=str(tmp_path / "pipe")), encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[3])])}
+    command = [sys.executable, "-c", STARTING]
+    with subprocess.Popen(command, env=environment) as parent, (tmp_path / "pipe").open("rb", buffering=0) as pipe:
+        assert pipe.read(1) == b"x"
+        parent.kill()
+        letter = b"x"
+        while letter:
+            assert select.select([pipe], [], [], 30.0)[0], "a worker lives on"
+            letter = pipe.read(1)
 
 
 def test_more_than_two_processes_are_refused() -> None:

@@ -245,6 +245,8 @@ def test_a_process_that_starts_again_goes_on_in_the_same_file(tmp_path: Path) ->
         ('[0,"see",[1]]', "not a line of a recording"),
         ('[0,"policy",{"kind":"dispatch","spec":"random","seed":0,"version":1}]\n[0,"guess"]', "line 2"),
         ("{}", "not a line of a recording"),
+        ('[0,"policy"]', "not a line of a recording"),
+        ('[0,"policy",{"kind":"dispatch","spec":7,"seed":0,"version":1}]', "spec 7, seed 0"),
     ],
 )
 def test_what_is_no_recording_is_refused(tmp_path: Path, line: str, said: str) -> None:

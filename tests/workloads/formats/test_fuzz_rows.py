@@ -23,8 +23,12 @@ from workloads.synthetic import Poisson
 
 ROWS = int(os.environ.get("SEMIFLOW_FUZZ_ROWS", "8000"))
 ROWS_PER_FILE = 60
-READING = Reading(arrivals=Poisson(4.0), sessions_per_s=1.0, window_s=(0.0, 300.0))
-OPEN = ("lengths.csv", "nanoflow.csv", "sessions.jsonl", "p.tar")
+READINGS = {
+    "lengths.csv": Reading(arrivals=Poisson(4.0)),
+    "nanoflow.csv": Reading(arrivals=Poisson(4.0)),
+    "sessions.jsonl": Reading(sessions_per_s=1.0),
+    "p.tar": Reading(window_s=(0.0, 300.0)),
+}
 
 JUNK: tuple[Any, ...] = (
     *(None, True, -1, 0, 1.5, -0.0, 2**31, 2**63, 2**70, 10**400, float("nan"), float("inf"), "", "x", "1_0"),
@@ -167,7 +171,7 @@ def read(name: str, data: bytes) -> tuple[int, int] | None:
     messages = []
     for invalid in ("error", "drop"):
         try:
-            trace = parse_bytes(name, data, invalid, READING if name in OPEN else Reading())
+            trace = parse_bytes(name, data, invalid, READINGS.get(name, Reading()))
         except TraceError as error:
             messages.append(str(error))
             continue
