@@ -52,8 +52,8 @@ def _pipelined(fleet: FleetConfig, whole: LatencyModel, device: Hardware | None,
         return whole
     if isinstance(whole, Measured):
         raise ConfigError(
-            f"fleet.pp is {fleet.pp}, but fleet.hardware_profile {fleet.hardware_profile} is of semiflow's engine, "
-            "which has no pipeline; set pp to 1"
+            f"fleet.pp (or that of a group) is {fleet.pp}, but fleet.hardware_profile {fleet.hardware_profile} is of "
+            "semiflow's engine, which has no pipeline; set pp to 1"
         )
     return Pipelined(whole, shape, fleet.pp, _hop(fleet, device))
 
@@ -66,8 +66,9 @@ def _hop(fleet: FleetConfig, device: Hardware | None) -> LinkKind:
         return link(fleet.pp_link)
     if device is None:
         raise ConfigError(
-            f"fleet.pp is {fleet.pp}, but the hardware of fleet.hardware_profile {fleet.hardware_profile} is unknown, "
-            "and with it what connects the stages; give the hardware (--hardware) or the link (--pp-link)"
+            f"fleet.pp (or that of a group) is {fleet.pp}, but the hardware of fleet.hardware_profile "
+            f"{fleet.hardware_profile} is unknown, and with it what connects the stages; give "
+            "the hardware (--hardware) or the link (--pp-link)"
         )
     return LinkKind(device.link, device.link_bytes_per_s, device.all_reduce_latency_s, f"that of {device.name}")
 
