@@ -406,5 +406,10 @@ def test_a_published_profile_brings_its_device_and_its_memory() -> None:
     fleet = {"model": "opt-13b", "hardware_profile": "distserve-a100"}
     (instance,) = build_cluster(run_config(fleet=fleet)).instances
     assert (instance.latency.name, instance.kv_blocks) == ("distserve(facebook/opt-13b, tp=1)", 66_144 // 16)
+    staged = build_cluster(run_config(fleet={**fleet, "pp": 2})).instances[0]
+    assert staged.kv_blocks == 163_008 // 16 // 2
+    assert "hops as published" in staged.latency.provenance
+    linked = build_cluster(run_config(fleet={**fleet, "pp": 2, "pp_link": "pcie4"})).instances[0]
+    assert "over pcie4" in linked.latency.provenance
     with pytest.raises(ConfigError, match=r"was measured on a100-80g, but fleet\.hardware is h100"):
         build_cluster(run_config(fleet={**fleet, "hardware": "h100"}))
