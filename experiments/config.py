@@ -77,12 +77,17 @@ class WorkloadConfig(StrictModel):
 
 
 class GroupConfig(StrictModel):
-    """Instances of one role. What else is given replaces that of the fleet for them (simulated only)."""
+    """Instances of one role. What else is given replaces that of the fleet for them (simulated only).
+
+    A hand-over of KV costs the same whatever ``tp`` and ``pp`` the two instances have: all its bytes over one ``link``,
+    nothing for splitting it anew.
+    """
 
     count: Annotated[int, count_field(MAX_INSTANCES)]
     role: RoleName
     hardware: str | None = None
     tp: Annotated[int, count_field(1024)] | None = None
+    pp: Annotated[int, count_field(1024)] | None = None
     hardware_profile: str | None = None
     kv_blocks: Annotated[int, count_field(10**9)] | None = None
 
@@ -138,8 +143,11 @@ class FleetConfig(StrictModel):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.instances * self.pp > MAX_INSTANCES:
-            what = "instances" if self.pp == 1 else f"instances of pp {self.pp}"
+        stages = [self.of(group).pp for group in self.groups]
+        engines = sum(group.count * pp for group, pp in zip(self.groups, stages, strict=True))
+        if engines > MAX_INSTANCES:
+            degrees = " and ".join(map(str, sorted(set(stages))))
+            what = "instances" if degrees == "1" else f"instances of pp {degrees}"
             raise ValueError(f"{self.instances} {what} are not allowed; allowed: at most {MAX_INSTANCES} in all")
         roles = [group.role for group in self.groups for _ in range(group.count)]
         if self.max_instances is not None and any(roles.count(role) > self.max_instances for role in set(roles)):
@@ -153,10 +161,12 @@ class FleetConfig(StrictModel):
 
     @model_validator(mode="after")
     def _pipeline(self) -> Self:
-        if self.pp > 1 and any(group.role == "semi_pd" for group in self.groups):
-            raise ValueError(f"pp {self.pp} is not modelled for semi_pd instances; set pp to 1, or another role")
-        if self.kv_blocks is not None and self.kv_blocks < self.pp:
-            raise ValueError(f"kv_blocks {self.kv_blocks} leaves none for some of pp {self.pp}; raise kv_blocks")
+        for place, group in enumerate(self.groups):
+            own, key = self.of(group), "pp" if group.pp is None else f"groups[{place}].pp"
+            if own.pp > 1 and group.role == "semi_pd":
+                raise ValueError(f"{key} {own.pp} is not modelled for semi_pd instances; set it to 1, or another role")
+            if own.kv_blocks is not None and own.kv_blocks < own.pp:
+                raise ValueError(f"kv_blocks {own.kv_blocks} leaves none for some of {key} {own.pp}; raise kv_blocks")
         return self
 
     @property

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import count, islice, repeat
+from itertools import count, repeat
 from typing import TYPE_CHECKING
 
-from experiments.config import ContentionConfig, FleetConfig, LinkConfig, RunConfig, SloConfig, WorkloadConfig
+from experiments.config import (
+    ContentionConfig,
+    FleetConfig,
+    GroupConfig,
+    LinkConfig,
+    RunConfig,
+    SloConfig,
+    WorkloadConfig,
+)
 from experiments.config_base import ConfigError
 from experiments.config_costs import build_costs
 from experiments.config_fleet_events import build_events
@@ -182,8 +190,7 @@ def _instances(config: RunConfig) -> tuple[InstanceSpec, ...]:
 
     fleet = config.fleet
     shape = model(fleet.model)
-    fleets = [fleet.of(group) for group in fleet.groups]
-    costs = {each: build_costs(each) for each in fleets}
+    costs = {each: build_costs(each) for each in map(fleet.of, fleet.groups)}
     kinds = (latency for latency, _ in costs.values() if isinstance(latency, Measured | Composed))
     measured = next(kinds, None)
     if measured is not None:
@@ -191,13 +198,12 @@ def _instances(config: RunConfig) -> tuple[InstanceSpec, ...]:
     batch = PolicySpec.parse(config.policies.batch, kind="batch")
     partition = PolicySpec.parse(config.policies.partition, kind="partition")
     contention = build_contention(config.contention)
-    pipelines = _pipelines(fleet, shape)
     return tuple(
         InstanceSpec(
             role=group.role,
             latency=costs[own][0],
             contention=contention,
-            kv_blocks=costs[own][1] // fleet.pp,
+            kv_blocks=costs[own][1] // own.pp,
             kv_bytes_per_token=shape.kv_bytes_per_token,
             max_context_tokens=shape.max_context_tokens,
             batch=batch,
@@ -209,21 +215,22 @@ def _instances(config: RunConfig) -> tuple[InstanceSpec, ...]:
             devices=own.tp,
             pipeline=pipeline,
         )
-        for group, own in zip(fleet.groups, fleets, strict=True)
-        for pipeline in islice(pipelines, group.count * fleet.pp)
+        for group, own, pipeline in _engines(fleet, shape)
     )
 
 
-def _pipelines(fleet: FleetConfig, shape: ModelShape) -> Iterator[Pipeline | None]:
-    """Of one virtual engine after the other: each pipeline has as many as it has stages."""
+def _engines(fleet: FleetConfig, shape: ModelShape) -> Iterator[tuple[GroupConfig, FleetConfig, Pipeline | None]]:
+    """What policies see as instances: of a pipeline as many virtual engines as it has stages."""
     from reference_impl.core.spec import Pipeline
     from reference_impl.latency import stage_shares
 
-    if fleet.pp == 1:
-        yield from repeat(None)
-    shares = stage_shares(shape, fleet.pp)
-    for number in count():
-        yield from repeat(Pipeline(number, shares), fleet.pp)
+    numbers = count()
+    for group in fleet.groups:
+        own = fleet.of(group)
+        shares = stage_shares(shape, own.pp)
+        for _ in range(group.count):
+            pipeline = Pipeline(next(numbers), shares) if own.pp > 1 else None
+            yield from repeat((group, own, pipeline), own.pp)
 
 
 def _link(given: LinkConfig) -> Link:

@@ -32,7 +32,7 @@ def build_costs(fleet: FleetConfig) -> tuple[LatencyModel, int]:
         raise ConfigError(
             f"fleet.expert_parallel is for the roofline; {fleet.hardware_profile} was measured as it is; leave it out"
         )
-    published = open_published(fleet.hardware_profile, fleet.model, fleet.tp)
+    published = open_published(fleet.hardware_profile, fleet.model, fleet.tp, fleet.pp)
     if published is not None:
         return _published(fleet, published, shape)
     operators = open_operators(fleet.hardware_profile)
@@ -44,18 +44,22 @@ def build_costs(fleet: FleetConfig) -> tuple[LatencyModel, int]:
     return _pipelined(fleet, measured, profiled, shape), fleet.kv_blocks or _kv_blocks(fleet, profiled, shape)
 
 
-def _pipelined(fleet: FleetConfig, whole: LatencyModel, device: Hardware | None, shape: ModelShape) -> LatencyModel:
-    """The cost of an iteration on its way through all stages."""
+def _pipelined(
+    fleet: FleetConfig, whole: LatencyModel, device: Hardware | None, shape: ModelShape, counted: bool = False
+) -> LatencyModel:
+    """The cost of an iteration on its way through all stages; ``counted``: ``whole`` has that of the hops, unless a
+    link is given."""
     from reference_impl.latency import Measured, Pipelined
 
     if fleet.pp == 1:
         return whole
     if isinstance(whole, Measured):
         raise ConfigError(
-            f"fleet.pp is {fleet.pp}, but fleet.hardware_profile {fleet.hardware_profile} is of semiflow's engine, "
-            "which has no pipeline; set pp to 1"
+            f"fleet.pp (or that of a group) is {fleet.pp}, but fleet.hardware_profile {fleet.hardware_profile} is of "
+            "semiflow's engine, which has no pipeline; set pp to 1"
         )
-    return Pipelined(whole, shape, fleet.pp, _hop(fleet, device))
+    hop = None if counted and fleet.pp_link is None else _hop(fleet, device)
+    return Pipelined(whole, shape, fleet.pp, hop)
 
 
 def _hop(fleet: FleetConfig, device: Hardware | None) -> LinkKind:
@@ -66,8 +70,9 @@ def _hop(fleet: FleetConfig, device: Hardware | None) -> LinkKind:
         return link(fleet.pp_link)
     if device is None:
         raise ConfigError(
-            f"fleet.pp is {fleet.pp}, but the hardware of fleet.hardware_profile {fleet.hardware_profile} is unknown, "
-            "and with it what connects the stages; give the hardware (--hardware) or the link (--pp-link)"
+            f"fleet.pp (or that of a group) is {fleet.pp}, but the hardware of fleet.hardware_profile "
+            f"{fleet.hardware_profile} is unknown, and with it what connects the stages; give "
+            "the hardware (--hardware) or the link (--pp-link)"
         )
     return LinkKind(device.link, device.link_bytes_per_s, device.all_reduce_latency_s, f"that of {device.name}")
 
@@ -77,7 +82,7 @@ def _published(fleet: FleetConfig, found: Published, shape: ModelShape) -> tuple
     _check_device(fleet, found.hardware)
     told = (found.kv_tokens or 0) // fleet.block_tokens
     kv_blocks = fleet.kv_blocks or told or _kv_blocks(fleet, found.hardware, shape)
-    return _pipelined(fleet, found.latency, found.hardware, shape), kv_blocks
+    return _pipelined(fleet, found.latency, found.hardware, shape, found.counts_stages), kv_blocks
 
 
 def _composed(fleet: FleetConfig, operators: Operators, dtype: str, shape: ModelShape) -> tuple[LatencyModel, int]:

@@ -83,7 +83,7 @@ def _instances(config: RunConfig, serve: ServeConfig, facts: ModelFacts) -> tupl
     fleet = config.fleet
     if any(fleet.of(group) != fleet for group in fleet.groups):
         raise ConfigError(
-            "fleet.groups: hardware, tp, hardware_profile and kv_blocks of a group are for the simulator; live "
+            "fleet.groups: hardware, tp, pp, hardware_profile and kv_blocks of a group are for the simulator; live "
             "instances are all alike; leave them out"
         )
     layout = facts.kv_layout(fleet.block_tokens, serve.dtype)

@@ -33,6 +33,10 @@ def distserve(
     tolerance: Annotated[float, typer.Option(help="Width of a rate's bracket, relative.", min=0.001, max=0.5)] = 0.03,
     seeds: Annotated[int, typer.Option(help="Runs per rate, with seeds 0, 1, ...", min=1)] = 1,
     joint: Annotated[bool, typer.Option("--joint", help="The same requests must be in both targets.")] = False,
+    max_pp: Annotated[
+        int | None,
+        typer.Option(help="Stages of an instance; 1: none.", min=1, show_default="--devices"),
+    ] = None,
     whole: Annotated[int, typer.Option(help="So many of the best mixes are simulated whole.", min=1)] = 6,
     carry: Annotated[
         float | None, typer.Option(metavar="RPS", help="Also: what carries this rate.", min=0.001, max=MAX_RATE)
@@ -42,10 +46,10 @@ def distserve(
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")] = False,
 ) -> None:
-    """DistServe's placement search: tensor parallelism and number of prefill and decode instances.
+    """DistServe's placement search: tensor and pipeline parallelism, and number of prefill and decode instances.
 
-    Finds each phase's goodput alone for every degree, ranks the mixes by rate per device, simulates the best of them
-    whole beside colocated instances. The fleet's --instances and --tp are what is searched, so leave them out.
+    Finds each phase's goodput alone for every parallelism, ranks the mixes by rate per device, simulates the best of
+    them whole beside colocated instances. The fleet's --instances, --tp and --pp are searched, so leave them out.
 
     Example: semiflow propose distserve --model opt-13b --hardware-profile distserve-a100 --devices 4
     --trace bundled:distserve-sharegpt-like --max-total-tokens 2047 --max-requests 1000 --slo ttft=0.2,tpot=0.1
@@ -57,7 +61,7 @@ def distserve(
 
     if out is not None:
         check_free(out)
-    search = Search(devices, target, tolerance, range(seeds), joint, whole, carry)
+    search = Search(devices, target, tolerance, range(seeds), joint, max_pp, whole, carry)
     with progress("searching") as report:
         shown = None if report is None else lambda runs, label: report(runs, 0, f"{label}, run {runs}")
         found = search_for(config, search, shown)
@@ -72,8 +76,8 @@ def as_text(found: Proposal) -> str:
     """Phases alone, mixes and baselines, as tables."""
     lines = ["each phase alone, requests/s (per device):"]
     for name, goodputs in (("prefill", found.prefill_rps), ("decode", found.decode_rps)):
-        lines += [f"  {name:<8} tp {tp:<3} {rps:>9.3f} {rps / tp:>9.3f}" for tp, rps in goodputs.items()]
-    lines += [f"  tp {tp}: {reason}" for tp, reason in found.impossible.items()]
+        lines += [f"  {name:<8} {each!s:<11} {rps:>9.3f} {rps / each.devices:>9.3f}" for each, rps in goodputs.items()]
+    lines += [f"  {each}: {reason}" for each, reason in found.impossible.items()]
     lines += ["whole, requests/s at which the targets are met:"]
     lines += [f"  {'':<44} {'devices':>7} {'rate':>8} {'/device':>8} {'predicted':>9} {'met both':>8}"]
     lines += [_line(whole) for _, whole in found.mixes]

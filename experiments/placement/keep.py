@@ -32,5 +32,5 @@ def _cost_models(config: RunConfig, found: Proposal) -> dict[str, str]:
     """Name and provenance of what the search rests on."""
     from experiments.config_costs import build_costs
 
-    models = [build_costs(config.fleet.model_copy(update={"tp": tp}))[0] for tp in found.prefill_rps]
+    models = [build_costs(config.fleet.model_copy(update=each._asdict()))[0] for each in found.prefill_rps]
     return {each.name: each.provenance for each in models}

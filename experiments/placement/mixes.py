@@ -10,25 +10,47 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-Goodputs = Mapping[int, float]
-"""Degree of tensor parallelism -> requests per second that one instance of it carries; 0 where none."""
+
+class Parallelism(NamedTuple):
+    """Of one instance: ``pp`` stages of ``tp`` devices (inter- and intra-operator parallelism)."""
+
+    tp: int
+    pp: int = 1
+
+    @property
+    def devices(self) -> int:
+        """Devices of the instance."""
+        return self.tp * self.pp
+
+    def __str__(self) -> str:
+        return f"tp {self.tp} pp {self.pp}"
+
+
+Goodputs = Mapping[Parallelism, float]
+"""Requests per second that one instance of each carries; 0 where none."""
 
 
 class Mix(NamedTuple):
-    """So many prefill and decode instances of these degrees."""
+    """So many prefill and decode instances of these parallelisms."""
 
     prefills: int
-    prefill_tp: int
+    prefill: Parallelism
     decodes: int
-    decode_tp: int
+    decode: Parallelism
 
     @property
     def devices(self) -> int:
         """Devices of all instances."""
-        return self.prefills * self.prefill_tp + self.decodes * self.decode_tp
+        return self.prefills * self.prefill.devices + self.decodes * self.decode.devices
 
     def __str__(self) -> str:
-        return f"{self.prefills} prefill (tp {self.prefill_tp}) + {self.decodes} decode (tp {self.decode_tp})"
+        return f"{self.prefills} prefill ({self.prefill}) + {self.decodes} decode ({self.decode})"
+
+    def to_json(self) -> dict[str, int]:
+        """Ready for JSON."""
+        (prefill_tp, prefill_pp), (decode_tp, decode_pp) = self.prefill, self.decode
+        prefill = {"prefills": self.prefills, "prefill_tp": prefill_tp, "prefill_pp": prefill_pp}
+        return {**prefill, "decodes": self.decodes, "decode_tp": decode_tp, "decode_pp": decode_pp}
 
 
 class Ranked(NamedTuple):
@@ -43,10 +65,11 @@ class Ranked(NamedTuple):
         return self.rps / self.mix.devices
 
 
-def best_degree(goodputs: Goodputs) -> int | None:
-    """The degree with the highest goodput per device, the smallest of equals; None where nothing is carried."""
-    carrying = [tp for tp, rps in goodputs.items() if rps > 0]
-    return min(carrying, key=lambda tp: (-goodputs[tp] / tp, tp), default=None)
+def best_parallelism(goodputs: Goodputs) -> Parallelism | None:
+    """The one with the highest goodput per device, of equals that with the fewest devices and stages; None where
+    nothing is carried."""
+    carrying = [each for each, rps in goodputs.items() if rps > 0]
+    return min(carrying, key=lambda each: (-goodputs[each] / each.devices, each.devices, each.pp), default=None)
 
 
 def ranked(prefill: Goodputs, decode: Goodputs, devices: int) -> list[Ranked]:
@@ -55,24 +78,24 @@ def ranked(prefill: Goodputs, decode: Goodputs, devices: int) -> list[Ranked]:
     A mix carries what its slower phase does. Of equal ones the smaller comes first.
     """
     found = [
-        Ranked(mix, min(mix.prefills * prefill[mix.prefill_tp], mix.decodes * decode[mix.decode_tp]))
+        Ranked(mix, min(mix.prefills * prefill[mix.prefill], mix.decodes * decode[mix.decode]))
         for mix in _mixes(prefill, decode, devices)
     ]
     return sorted((each for each in found if each.rps > 0), key=lambda each: (-each.rps_per_device, each.mix.devices))
 
 
 def replicated(prefill: Goodputs, decode: Goodputs, rate_rps: float) -> Mix | None:
-    """Algorithm 1: each phase at its best degree, as many as ``rate_rps`` takes; None where a phase carries nothing."""
-    prefill_tp, decode_tp = best_degree(prefill), best_degree(decode)
-    if prefill_tp is None or decode_tp is None:
+    """Algorithm 1: each phase at its best, as many as ``rate_rps`` takes; None where a phase carries nothing."""
+    best_prefill, best_decode = best_parallelism(prefill), best_parallelism(decode)
+    if best_prefill is None or best_decode is None:
         return None
-    counts = [math.ceil(rate_rps / goodput) for goodput in (prefill[prefill_tp], decode[decode_tp])]
-    return Mix(counts[0], prefill_tp, counts[1], decode_tp)
+    counts = [math.ceil(rate_rps / goodput) for goodput in (prefill[best_prefill], decode[best_decode])]
+    return Mix(counts[0], best_prefill, counts[1], best_decode)
 
 
 def _mixes(prefill: Goodputs, decode: Goodputs, devices: int) -> Iterator[Mix]:
-    for prefill_tp in prefill:
-        for prefills in range(1, devices // prefill_tp + 1):
-            for decode_tp in decode:
-                for decodes in range(1, (devices - prefills * prefill_tp) // decode_tp + 1):
-                    yield Mix(prefills, prefill_tp, decodes, decode_tp)
+    for one in prefill:
+        for prefills in range(1, devices // one.devices + 1):
+            for other in decode:
+                for decodes in range(1, (devices - prefills * one.devices) // other.devices + 1):
+                    yield Mix(prefills, one, decodes, other)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from experiments.capacity import Sample
 from experiments.config import GroupConfig, RunConfig, SloConfig
-from experiments.config_base import ConfigError
+from experiments.config_base import ConfigError, RoleName
 from experiments.config_build import build_cluster, build_trace
-from experiments.placement.mixes import Mix
+from experiments.placement.mixes import Mix, Parallelism
 from experiments.run import simulated_log
 
 if TYPE_CHECKING:
@@ -43,22 +43,25 @@ class Shares(NamedTuple):
     load_growing: bool
 
 
-def alone(phase: Literal["prefill", "decode"], tp: int) -> Setting:
-    """One instance of degree ``tp`` with one phase to do."""
+def alone(phase: Literal["prefill", "decode"], each: Parallelism) -> Setting:
+    """One instance with one phase to do."""
     if phase == "prefill":
-        return Setting((GroupConfig(count=1, role="colocated", tp=tp),), phase)
-    return Setting((GroupConfig(count=1, role="prefill", tp=tp), GroupConfig(count=1, role="decode", tp=tp)), phase)
+        return Setting((_group(1, "colocated", each),), phase)
+    return Setting((_group(1, "prefill", each), _group(1, "decode", each)), phase)
 
 
-def colocated(tp: int) -> Setting:
+def colocated(each: Parallelism) -> Setting:
     """One instance that does both."""
-    return Setting((GroupConfig(count=1, role="colocated", tp=tp),))
+    return Setting((_group(1, "colocated", each),))
 
 
 def together(mix: Mix) -> Setting:
     """All instances of a mix."""
-    prefill = GroupConfig(count=mix.prefills, role="prefill", tp=mix.prefill_tp)
-    return Setting((prefill, GroupConfig(count=mix.decodes, role="decode", tp=mix.decode_tp)))
+    return Setting((_group(mix.prefills, "prefill", mix.prefill), _group(mix.decodes, "decode", mix.decode)))
+
+
+def _group(count: int, role: RoleName, each: Parallelism) -> GroupConfig:
+    return GroupConfig(count=count, role=role, tp=each.tp, pp=each.pp)
 
 
 def sampler(

@@ -1,4 +1,4 @@
-"""The search: every degree of each phase alone, the mixes that follow, and the best of them simulated whole."""
+"""The search: every parallelism of each phase alone, the mixes that follow, and the best of them simulated whole."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from experiments.capacity import Capacity, find_capacity
 from experiments.config import RunConfig
 from experiments.config_base import ConfigError
-from experiments.placement.mixes import Mix, Ranked, ranked, replicated
+from experiments.placement.mixes import Goodputs, Mix, Parallelism, Ranked, ranked, replicated
 from experiments.placement.phases import Setting, alone, colocated, measure, sampler, together, with_setting
 
 Progress = Callable[[int, str], None]
@@ -32,6 +32,8 @@ class Search:
     seeds: Sequence[int] = (0,)
     joint: bool = False
     """Whether one and the same share of the requests has to meet both targets; DistServe: each target has its own."""
+    max_pp: int | None = None
+    """At most so many stages of an instance; None: as many as there are devices."""
     whole: int = 6
     """So many of the best mixes are simulated whole."""
     rate_rps: float | None = None
@@ -62,14 +64,14 @@ class Whole:
 class Proposal:
     """The answer."""
 
-    prefill_rps: Mapping[int, float]
-    decode_rps: Mapping[int, float]
-    impossible: Mapping[int, str]
-    """Degrees that the cost model or the memory rules out, and why."""
+    prefill_rps: Goodputs
+    decode_rps: Goodputs
+    impossible: Mapping[Parallelism, str]
+    """Those that the cost model or the memory rules out, and why."""
     mixes: tuple[tuple[Mix, Whole], ...]
     """Simulated whole, the best first."""
-    colocated: tuple[tuple[int, Whole], ...]
-    """By degree, one instance each, the best first."""
+    colocated: tuple[tuple[Parallelism, Whole], ...]
+    """By parallelism, one instance each, the best first."""
     replicated: Mix | None = None
     caveats: tuple[str, ...] = field(default=())
 
@@ -80,14 +82,14 @@ class Proposal:
 
     def to_json(self) -> dict[str, Any]:
         """Ready for JSON."""
-        told = [{**mix._asdict(), **_told(whole)} for mix, whole in self.mixes]
+        told = [{**mix.to_json(), **_told(whole)} for mix, whole in self.mixes]
         return {
-            "prefill_rps": {str(tp): rps for tp, rps in self.prefill_rps.items()},
-            "decode_rps": {str(tp): rps for tp, rps in self.decode_rps.items()},
-            "impossible": {str(tp): reason for tp, reason in self.impossible.items()},
+            "prefill_rps": {str(each): rps for each, rps in self.prefill_rps.items()},
+            "decode_rps": {str(each): rps for each, rps in self.decode_rps.items()},
+            "impossible": {str(each): reason for each, reason in self.impossible.items()},
             "mixes": told,
-            "colocated": [{"tp": tp, **_told(whole)} for tp, whole in self.colocated],
-            "replicated": self.replicated._asdict() if self.replicated is not None else None,
+            "colocated": [{**each._asdict(), **_told(whole)} for each, whole in self.colocated],
+            "replicated": self.replicated.to_json() if self.replicated is not None else None,
             "caveats": list(self.caveats),
         }
 
@@ -95,12 +97,12 @@ class Proposal:
 def propose(config: RunConfig, search: Search, progress: Progress | None = None) -> Proposal:
     """Search. ``config`` says model, hardware, traffic, targets and policies; its fleet's groups are replaced.
 
-    Raises ConfigError where no degree is possible or no mix carries anything, and what building a run raises.
+    Raises ConfigError where no parallelism is possible or no mix carries anything, and what building a run raises.
     """
     hunt = _Hunt(config, search, progress or (lambda _runs, _label: None))
-    degrees, impossible = _degrees(config, search.devices)
-    prefill = {tp: hunt.goodput(f"prefill tp {tp}", alone("prefill", tp)) for tp in degrees}
-    decode = {tp: hunt.goodput(f"decode tp {tp}", alone("decode", tp)) for tp in degrees}
+    possible, impossible = _parallelisms(config, search)
+    prefill = {each: hunt.goodput(f"prefill {each}", alone("prefill", each)) for each in possible}
+    decode = {each: hunt.goodput(f"decode {each}", alone("decode", each)) for each in possible}
     candidates = ranked(prefill, decode, search.devices)[: search.whole]
     if not candidates:
         raise ConfigError(
@@ -108,7 +110,7 @@ def propose(config: RunConfig, search: Search, progress: Progress | None = None)
             f"carries {_listed(prefill)}, decode alone {_listed(decode)}; allowed: looser targets, or more devices"
         )
     mixes = [(each.mix, hunt.whole_mix(each)) for each in candidates]
-    baselines = [(tp, hunt.whole_colocated(tp)) for tp in degrees]
+    baselines = [(each, hunt.whole_colocated(each)) for each in possible]
     return Proposal(
         prefill,
         decode,
@@ -137,9 +139,9 @@ class _Hunt:
         mix = candidate.mix
         return self._whole(str(mix), together(mix), mix.devices, candidate.rps)
 
-    def whole_colocated(self, tp: int) -> Whole:
+    def whole_colocated(self, each: Parallelism) -> Whole:
         """One instance that does both phases."""
-        return self._whole(f"1 colocated (tp {tp})", colocated(tp), tp, None)
+        return self._whole(f"1 colocated ({each})", colocated(each), each.devices, None)
 
     def _whole(self, name: str, setting: Setting, devices: int, predicted_rps: float | None) -> Whole:
         lowest = _LOWEST_RPS if predicted_rps is None else max(_LOWEST_RPS, predicted_rps / _AROUND)
@@ -173,21 +175,25 @@ class _Hunt:
         self._progress(self._runs, name)
 
 
-def _degrees(config: RunConfig, devices: int) -> tuple[list[int], dict[int, str]]:
-    """Degrees of tensor parallelism that divide the heads and have a cost model and room for the model."""
+def _parallelisms(config: RunConfig, search: Search) -> tuple[list[Parallelism], dict[Parallelism, str]]:
+    """Those that fit the devices and have a cost model and room for the model: ``tp`` divides the heads, ``pp`` the
+    layers (simdistserve/benchmarks/search_configs.py looks at such pairs only)."""
     from experiments.config_costs import build_costs
     from reference_impl.latency import ProfileError, model
 
-    heads, possible, impossible = model(config.fleet.model).heads, [], {}
-    for tp in (tp for tp in range(1, devices + 1) if heads % tp == 0):
+    shape, possible, impossible = model(config.fleet.model), [], {}
+    degrees = range(1, search.devices + 1)
+    stages = [pp for pp in degrees if shape.layers % pp == 0 and pp <= (search.max_pp or search.devices)]
+    pairs = [Parallelism(tp, pp) for tp in degrees if shape.heads % tp == 0 for pp in stages]
+    for each in (pair for pair in pairs if pair.devices <= search.devices):
         try:
-            build_costs(config.fleet.model_copy(update={"tp": tp}))
+            build_costs(config.fleet.model_copy(update=each._asdict()))
         except ProfileError as error:
-            impossible[tp] = str(error)
+            impossible[each] = str(error)
         else:
-            possible.append(tp)
+            possible.append(each)
     if not possible:
-        raise ConfigError(f"no degree of tensor parallelism is possible: {'; '.join(impossible.values())}")
+        raise ConfigError(f"no parallelism is possible: {'; '.join(impossible.values())}")
     return possible, impossible
 
 
@@ -200,4 +206,4 @@ def _told(whole: Whole) -> dict[str, Any]:
 
 
 def _listed(goodputs: Mapping[int, float]) -> str:
-    return ", ".join(f"{rps:.3g}/s with tp {tp}" for tp, rps in goodputs.items())
+    return ", ".join(f"{rps:.3g}/s with {each}" for each, rps in goodputs.items())

@@ -169,7 +169,7 @@ class ClusterSpec:
         if self.changes and any(instance.pipeline is not None for instance in self.instances):
             raise ValueError(
                 "fleet events and scaling are not modelled for pipelines, whose virtual engines share their stages; "
-                "set pp to 1, or leave the fleet as it is"
+                "set fleet.pp and that of each group to 1, or leave the fleet as it is"
             )
         for event in self.events:
             if isinstance(event, ChangeRole):

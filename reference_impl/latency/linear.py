@@ -88,11 +88,12 @@ def constant(prefill_s: float, decode_s: float) -> Linear:
     return Linear(prefill_s, 0.0, 0.0, fits, name="constant", provenance="constant by definition; uncalibrated")
 
 
-def distserve(path: str | Path, model: str, tp: int = 1) -> Linear:
+def distserve(path: str | Path, model: str, tp: int = 1, pp: int = 1) -> Linear:
     """DistServe's fit for ``model`` (such as ``facebook/opt-13b``) at degree ``tp`` from its profile JSON.
 
-    ``overheads``, where the file has them, are added. Raises :class:`ProfileError` naming the missing model, degree or
-    key.
+    ``overheads``, where the file has them, are added: to a prefill ``pp`` times ``prefill_ms`` in each of ``pp``
+    stages, whose times are added up here (simdistserve/estimators/time_estimator.py), the others once. Raises
+    :class:`ProfileError` naming the missing model, degree or key.
     """
     data = read_fits(path)
     models = [name for name in data if "/" in name]
@@ -112,7 +113,7 @@ def distserve(path: str | Path, model: str, tp: int = 1) -> Linear:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ProfileError(f"{path}: {model}, degree {tp}: {error} is missing or no list of numbers") from error
-    base += iteration_ms + float(added.get("prefill_ms", 0.0))
+    base += iteration_ms + pp * pp * float(added.get("prefill_ms", 0.0))
     note = f"DistServe's fit for {model} at tensor parallelism {tp} on A100-80G; error not published"
     name = f"distserve({model}, tp={tp})"
     return Linear(1e-3 * base, 1e-3 * (token + token_ms), 1e-3 * square, decodes, name, note)

@@ -23,23 +23,23 @@ def stage_shares(model: ModelShape, pp: int) -> tuple[float, ...]:
 
 class Pipelined:
     """An iteration's way through all ``pp`` stages: the stages' times, which add up to what ``whole`` says of all
-    layers, and between two stages the hidden state of each token over ``link``.
+    layers, and between two stages the hidden state of each token over ``link`` (None: ``whole`` has the hops, too).
 
     Inter-operator parallelism as DistServe has it (arXiv 2401.09670, section 3.1): an iteration takes no shorter, but
     makes room for the next one after its time in the slowest stage. That overlap is the host's
     (``reference_impl.core.spec.Pipeline``); a host without it would show the cost of a pipeline only.
     """
 
-    def __init__(self, whole: LatencyModel, model: ModelShape, pp: int, link: LinkKind) -> None:
+    def __init__(self, whole: LatencyModel, model: ModelShape, pp: int, link: LinkKind | None) -> None:
         self.whole, self.shares = whole, stage_shares(model, pp)
         self.needs_spread = whole.needs_spread
         self.name = f"pipelined({whole.name}, pp={pp})"
         self.provenance = (
             f"{whole.provenance}; pipeline of {pp} stages: each its part of the layers' time (embedding, head, engine"
-            f" likewise), hops of every token's hidden state over {link.name} ({link.source}): uncalibrated"
+            f" likewise), {_hops(link)}: uncalibrated"
         )
-        self._hops_s = (pp - 1) * link.latency_s
-        self._token_s = (pp - 1) * model.hidden * model.bytes_per_value / link.bytes_per_s
+        self._hops_s = 0.0 if link is None else (pp - 1) * link.latency_s
+        self._token_s = 0.0 if link is None else (pp - 1) * model.hidden * model.bytes_per_value / link.bytes_per_s
 
     def iteration_s(self, work: Work) -> float:
         """Seconds from the first stage's start to the last stage's end, no other iteration being in the way."""
@@ -48,3 +48,9 @@ class Pipelined:
 
     def piece(self, work: Work) -> None:
         """None: what follows an iteration depends on the others in the stages."""
+
+
+def _hops(link: LinkKind | None) -> str:
+    if link is None:
+        return "hops as published with the fits"
+    return f"hops of every token's hidden state over {link.name} ({link.source})"

@@ -25,11 +25,13 @@ class Published(NamedTuple):
     latency: LatencyModel
     hardware: Hardware
     kv_tokens: int | None
-    """KV tokens that an instance had room for; None: not published."""
+    """KV tokens that an instance had room for, all stages of it; None: not published."""
+    counts_stages: bool = False
+    """Whether ``latency`` has what it costs to get from stage to stage."""
 
 
-def open_published(text: str, model: str, tp: int) -> Published | None:
-    """What was published of ``model`` at degree ``tp``; None: ``text`` names nothing of this kind.
+def open_published(text: str, model: str, tp: int, pp: int = 1) -> Published | None:
+    """What was published of ``model`` in ``pp`` stages of degree ``tp``; None: ``text`` names nothing of this kind.
 
     ``text``: ``distserve-a100``, the path of a file in DistServe's format, or ``FILE.csv:DEVICE`` of one in
     Splitwise's (``perf_model.csv:h100-80gb-pcap``; ``...:sequences`` looks decodes up as splitwise-sim does). A file
@@ -41,8 +43,10 @@ def open_published(text: str, model: str, tp: int) -> Published | None:
         return None
     if path.suffix == ".json":
         name = f"facebook/{model}"
-        kv_tokens = read_fits(path).get("kv_tokens", {}).get(name, {}).get(str(tp))
-        return Published(distserve(path, name, tp), hardware(_DISTSERVE_DEVICE), kv_tokens)
+        fits = read_fits(path)
+        kv_tokens = fits.get("kv_tokens", {}).get(name, {}).get(str(tp) if pp == 1 else f"{tp}x{pp}")
+        counted = "prefill_ms" in fits.get("overheads", {})
+        return Published(distserve(path, name, tp, pp), hardware(_DISTSERVE_DEVICE), kv_tokens, counted)
     device, _, axis = text.partition(".csv:")[2].partition(":")
     if device not in _DEVICES or (axis or "context") not in get_args(DecodeAxis):
         raise ProfileError(

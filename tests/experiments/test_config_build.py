@@ -209,7 +209,30 @@ def test_a_pipeline_is_as_many_virtual_engines_as_it_has_stages() -> None:
     ("fleet", "message"),
     [
         ({"pp": 2, "groups": [{"count": 1, "role": "semi_pd"}]}, "pp 2 is not modelled for semi_pd instances"),
+        (
+            {"groups": [{"count": 1, "role": "colocated"}, {"count": 1, "role": "semi_pd", "pp": 2}]},
+            r"groups\[1\]\.pp 2 is not modelled for semi_pd instances",
+        ),
         ({"pp": 4, "kv_blocks": 3}, "kv_blocks 3 leaves none for some of pp 4; raise kv_blocks"),
+        (
+            {"groups": [{"count": 1, "role": "colocated", "pp": 4, "kv_blocks": 3}]},
+            r"kv_blocks 3 leaves none for some of groups\[0\]\.pp 4",
+        ),
+        (
+            {"groups": [{"count": 1, "role": "colocated", "pp": 33}]},
+            "pipeline parallelism 33 of llama-2-7b's 32 layers",
+        ),
+        (
+            {"groups": [{"count": 1, "role": "colocated"}, {"count": 1000, "role": "colocated", "pp": 64}]},
+            "1001 instances of pp 1 and 64 are not allowed",
+        ),
+        (
+            {
+                "groups": [{"count": 1, "role": "colocated"}, {"count": 1, "role": "colocated", "pp": 2}],
+                "events": [{"kind": "fail", "at_s": 1.0, "instance": 0}],
+            },
+            r"not modelled for pipelines.*; set fleet\.pp and that of each group to 1",
+        ),
         ({"pp": 2, "pp_link": "token-ring"}, "unknown link 'token-ring'; choose one of nvlink3"),
         ({"pp": 33}, "pipeline parallelism 33 of llama-2-7b's 32 layers"),
         ({"pp": 64, "groups": [{"count": 1000, "role": "colocated"}]}, "1000 instances of pp 64 are not allowed"),
@@ -362,9 +385,31 @@ def test_a_group_may_have_a_degree_hardware_and_memory_of_its_own() -> None:
     assert made.instances[1].latency is made.instances[2].latency
 
 
+def test_groups_have_pipelines_of_their_own() -> None:
+    """Two of two stages, none, and the fleet's of four: each pipeline has its number and its part of the KV."""
+    groups = [
+        {"count": 2, "role": "prefill", "pp": 2},
+        {"count": 1, "role": "decode", "pp": 1, "tp": 2},
+        {"count": 1, "role": "decode", "kv_blocks": 101},
+    ]
+    made = build_cluster(run_config(fleet={"groups": groups, "pp": 4, "kv_blocks": 80})).instances
+    pipelines = [each.pipeline for each in made]
+    assert [None if pipeline is None else (pipeline.number, len(pipeline.shares)) for pipeline in pipelines] == [
+        *[(0, 2), (0, 2), (1, 2), (1, 2), None],
+        *[(2, 4)] * 4,
+    ]
+    assert [each.kv_blocks for each in made] == [40] * 4 + [80] + [25] * 4
+    assert sum(each.devices for each in made) == 2 * 2 + 2 + 4
+
+
 def test_a_published_profile_brings_its_device_and_its_memory() -> None:
     fleet = {"model": "opt-13b", "hardware_profile": "distserve-a100"}
     (instance,) = build_cluster(run_config(fleet=fleet)).instances
     assert (instance.latency.name, instance.kv_blocks) == ("distserve(facebook/opt-13b, tp=1)", 66_144 // 16)
+    staged = build_cluster(run_config(fleet={**fleet, "pp": 2})).instances[0]
+    assert staged.kv_blocks == 163_008 // 16 // 2
+    assert "hops as published" in staged.latency.provenance
+    linked = build_cluster(run_config(fleet={**fleet, "pp": 2, "pp_link": "pcie4"})).instances[0]
+    assert "over pcie4" in linked.latency.provenance
     with pytest.raises(ConfigError, match=r"was measured on a100-80g, but fleet\.hardware is h100"):
         build_cluster(run_config(fleet={**fleet, "hardware": "h100"}))

@@ -80,6 +80,13 @@ def test_a_deployment_refuses_what_only_the_simulator_honours(key: str) -> None:
         build_live(config(**{section: {name: OTHER_VALUES[key]}}), None)
 
 
+@pytest.mark.parametrize("own", [{"tp": 2}, {"pp": 2}, {"hardware": "h100"}])
+def test_a_deployment_refuses_a_group_with_a_setting_of_its_own(own: dict[str, Any]) -> None:
+    groups = ({"count": 1, "role": "colocated"}, {"count": 1, "role": "colocated", **own})
+    with pytest.raises(ConfigError, match=rf"fleet\.groups: .*{next(iter(own))}.* of a group are for the simulator"):
+        build_live(config(fleet={"groups": groups}), None)
+
+
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, table in BUILTIN.items() for name in table])
 def test_a_built_in_policy_runs_in_both_hosts_or_is_refused_by_name(kind: Any, name: str) -> None:
     """In the simulator: all of them."""

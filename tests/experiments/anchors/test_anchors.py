@@ -101,7 +101,7 @@ def test_distserves_own_bisection_ends_on_its_grid() -> None:
 
 def test_the_claims_of_distserve_come_from_its_rows() -> None:
     lengths = "bundled:distserve-sharegpt-like"
-    best = "1 prefill (tp 2) + 1 decode (tp 1)"
+    best = "1 prefill (tp 2 pp 1) + 1 decode (tp 1 pp 1)"
     rows: list[Row] = [
         {"kind": kind, "lengths": of, "fleet": fleet, "devices": 3, "rps_per_device": rate, "met_both": 0.9, "seed": ""}
         for kind, of, fleet, rate in [

@@ -14,11 +14,11 @@ from experiments.config import FleetConfig, RunConfig, SloConfig, WorkloadConfig
 from experiments.config_base import ConfigError
 from experiments.config_build import build_trace
 from experiments.config_file import load
-from experiments.placement.mixes import Mix
+from experiments.placement.mixes import Mix, Parallelism
 from experiments.placement.phases import alone, measure, together, with_setting
 from experiments.placement.proposal import Search, propose
 
-BEST = Mix(1, 2, 1, 1)
+BEST = Mix(1, Parallelism(2), 1, Parallelism(1))
 SLO = SloConfig(ttft_s=0.2, tpot_s=0.02)
 
 
@@ -47,7 +47,7 @@ def config(tmp_path: Path) -> RunConfig:
 
 
 def test_prefill_alone_equals_a_queue_that_takes_all_that_wait(config: RunConfig) -> None:
-    asked = with_setting(config, alone("prefill", 2), 12.0, 0)
+    asked = with_setting(config, alone("prefill", Parallelism(2)), 12.0, 0)
     arrivals = build_trace(asked.workload, 0).arrival_s
     at, free_s, in_time = 0, 0.0, 0
     while at < len(arrivals):
@@ -60,18 +60,24 @@ def test_prefill_alone_equals_a_queue_that_takes_all_that_wait(config: RunConfig
 
 
 def test_decode_alone_waits_for_no_prompt(config: RunConfig) -> None:
-    shares = measure(with_setting(config, alone("decode", 1), 5.0, 0), "decode")
+    shares = measure(with_setting(config, alone("decode", Parallelism(1)), 5.0, 0), "decode")
     assert (shares.ttft, shares.tpot) == (1.0, 1.0)
 
 
 def test_the_optimum_of_a_made_up_cost_model_is_found(config: RunConfig) -> None:
     labels: list[str] = []
-    found = propose(config, Search(3, tolerance=0.2, whole=2), lambda _runs, label: labels.append(label))
+    found = propose(config, Search(3, tolerance=0.2, max_pp=1, whole=2), lambda _runs, label: labels.append(label))
     assert found.best == BEST
-    assert found.prefill_rps[2] > 3 * found.prefill_rps[1]
+    assert found.prefill_rps[Parallelism(2)] > 3 * found.prefill_rps[Parallelism(1)]
     assert set(found.impossible) == set(), "3 does not divide the heads, so it is no candidate"
     assert found.mixes[0][1].rps_per_device == max(whole.rps_per_device for _, whole in found.mixes)
-    assert {"prefill tp 1", "decode tp 2", "1 colocated (tp 2)"} <= set(labels)
+    assert {"prefill tp 1 pp 1", "decode tp 2 pp 1", "1 colocated (tp 2 pp 1)"} <= set(labels)
+
+
+def test_stages_are_searched_where_they_divide_the_layers(config: RunConfig) -> None:
+    few = config.model_copy(update={"workload": config.workload.model_copy(update={"max_requests": 10})})
+    found = propose(few, Search(3, tolerance=0.5, whole=1))
+    assert set(found.prefill_rps) == {Parallelism(1), Parallelism(2), Parallelism(1, 2)}, "3 does not divide 40 layers"
 
 
 def test_equal_seeds_give_equal_shares(config: RunConfig) -> None:
@@ -82,7 +88,7 @@ def test_equal_seeds_give_equal_shares(config: RunConfig) -> None:
 def test_targets_that_nothing_meets_are_said(config: RunConfig) -> None:
     hard = config.model_copy(update={"slo": SloConfig(ttft_s=0.01, tpot_s=0.02)})
     with pytest.raises(ConfigError, match=r"no mix of 3 devices meets the targets even at 0\.05"):
-        propose(hard, Search(3, tolerance=0.4))
+        propose(hard, Search(3, tolerance=0.4, max_pp=1))
 
 
 def test_both_targets_are_needed(config: RunConfig) -> None:
@@ -91,10 +97,10 @@ def test_both_targets_are_needed(config: RunConfig) -> None:
 
 
 def test_each_group_of_a_mix_has_its_own_degree(config: RunConfig) -> None:
-    made = with_setting(config, together(Mix(2, 2, 3, 1)), 1.0, 7)
-    assert [(group.count, group.role, group.tp) for group in made.fleet.groups] == [
-        (2, "prefill", 2),
-        (3, "decode", 1),
+    made = with_setting(config, together(Mix(2, Parallelism(2), 3, Parallelism(1, 2))), 1.0, 7)
+    assert [(group.count, group.role, group.tp, group.pp) for group in made.fleet.groups] == [
+        (2, "prefill", 2, 1),
+        (3, "decode", 1, 2),
     ]
     assert (made.seed, made.workload.rate_rps) == (7, 1.0)
 
@@ -105,13 +111,28 @@ def test_the_command_keeps_a_proposal_and_a_mix_that_can_be_simulated(
     flags = ["--model", "opt-13b", "--hardware-profile", str(config.fleet.hardware_profile)]
     flags += ["--trace", config.workload.trace, "--max-requests", "80", "--slo", "ttft=0.2,tpot=0.02"]
     out = tmp_path / "proposal"
-    asked = ["propose", "distserve", *flags, "--devices", "3", "--tolerance", "0.4", "--whole", "1", "--carry", "30"]
+    asked = [
+        "propose",
+        "distserve",
+        *flags,
+        "--devices",
+        "3",
+        "--max-pp",
+        "1",
+        "--tolerance",
+        "0.4",
+        "--whole",
+        "1",
+        "--carry",
+        "30",
+    ]
     assert run([*asked, "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert "best mix: 1 prefill (tp 2) + 1 decode (tp 1)" in printed
+    assert "best mix: 1 prefill (tp 2 pp 1) + 1 decode (tp 1 pp 1)" in printed
     assert "to carry the rate:" in printed
     kept = json.loads((out / "proposal.json").read_text(encoding="utf-8"))
-    assert kept["proposal"]["mixes"][0]["prefill_tp"] == 2
+    best = kept["proposal"]["mixes"][0]
+    assert [best[key] for key in ("prefill_tp", "prefill_pp", "decode_tp", "decode_pp")] == [2, 1, 1, 1]
     assert kept["cost_models"]["distserve(facebook/opt-13b, tp=2)"]
     assert load(out / "mix.yaml", RunConfig).fleet.groups[0].tp == 2
     assert run(["simulate", "--config", str(out / "mix.yaml"), "--json"]) == 0

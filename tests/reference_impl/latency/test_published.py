@@ -45,6 +45,17 @@ def test_the_shipped_fits_are_distserves_with_the_overheads_of_its_simulator() -
     assert found.latency.iteration_s(Work((), 10, 9000)) == pytest.approx(1e-3 * (decode_ms + 2.9), rel=1e-12)
 
 
+def test_stages_cost_what_distserves_simulator_adds_and_have_its_kv_tokens() -> None:
+    """Of two stages each takes half of the fit and 2 ms of a prefill; Ray's overhead comes once."""
+    whole, staged = (open_published("distserve-a100", "opt-13b", 1, pp) for pp in (1, 2))
+    assert whole is not None
+    assert staged is not None
+    assert (whole.kv_tokens, staged.kv_tokens, staged.counts_stages) == (66_144, 163_008, True)
+    prompt, decodes = Work(((600, 0),), 0, 0), Work((), 10, 9000)
+    assert staged.latency.iteration_s(prompt) == pytest.approx(whole.latency.iteration_s(prompt) + 3e-3)
+    assert staged.latency.iteration_s(decodes) == whole.latency.iteration_s(decodes)
+
+
 def test_the_coefficients_alone_have_no_overheads(calibration: Path) -> None:
     shipped, plain = (
         seconds(text, Work((), 1, 0), "opt-66b", 4)
