@@ -205,5 +205,5 @@ def _told(whole: Whole) -> dict[str, Any]:
     return {**asdict(whole), "caveats": list(whole.caveats), "rps_per_device": whole.rps_per_device}
 
 
-def _listed(goodputs: Mapping[int, float]) -> str:
+def _listed(goodputs: Goodputs) -> str:
     return ", ".join(f"{rps:.3g}/s with {each}" for each, rps in goodputs.items())
