@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,7 +87,7 @@ def _argument(text: str) -> tuple[str, Any]:
         raise ConfigError(f"--engine-arg {text!r}: allowed: KEY=JSON, such as enforce_eager=true") from None
 
 
-def _text(out: Path, meta: dict[str, Any]) -> str:
+def _text(out: Path, meta: Mapping[str, Any]) -> str:
     blocks = meta["kv_cache"]["num_gpu_blocks"] - 1
     return (
         f"{out}: {meta['num_requests']} requests, {meta['preemptions']} preemptions, a pool of {blocks} KV blocks; "

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -55,8 +57,9 @@ def _start(python: str, script: Path, errors: Any) -> subprocess.Popen[str]:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
+    """With all that it has started."""
     if process.poll() is None:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     if process.stdout is not None:
         process.stdout.close()

@@ -17,7 +17,6 @@ import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -217,7 +216,7 @@ def measure(recorder: Recorder, task: dict[str, Any], seconds: float, between: C
     """Keep a number of requests in the engine, another one every few seconds: steps of many sizes, none of which is
     measured at one time only. Ends after ``seconds``, when the last requests have finished, or at once when ``between``
     two steps says no."""
-    lengths, levels = cycle(task["lengths"]), levels_up_to(recorder.most_sequences)
+    levels = levels_up_to(recorder.most_sequences)
     luck, inside, level = random.Random(task["seed"]), 0, 0
     clock = recorder.clock
     start_s = change_s = clock.now_s()
@@ -227,7 +226,8 @@ def measure(recorder: Recorder, task: dict[str, Any], seconds: float, between: C
         if now_s >= change_s:
             level, change_s = luck.choice(levels), now_s + _VISIT_S
         while inside < level:
-            recorder.send(*next(lengths), now_s)
+            prompt_tokens, output_tokens = luck.choice(task["lengths"])
+            recorder.send(prompt_tokens, output_tokens, now_s)
             inside += 1
         inside -= recorder.step()
     while recorder.busy():
@@ -337,9 +337,9 @@ def main() -> None:
     recorder = Recorder(engine, task["seed"])
     tell({"engine": resolved(engine)})
     for name, seconds in task["phases"]:
-        started_at, start_s = now(), recorder.clock.now_s()
+        started_at = now()
         phase(recorder, task, name, seconds)
-        found = {"start_s": start_s, "started_at": started_at, "finished_at": now(), **recorder.take()}
+        found = {"started_at": started_at, "finished_at": now(), **recorder.take()}
         (folder / f".{name}.partial").write_text(json.dumps(found), encoding="utf-8")
         os.replace(folder / f".{name}.partial", folder / f"{name}.json")
 

@@ -22,7 +22,6 @@ _COLUMNS = ("t", "prompt_throughput", "running", "waiting", "kv_cache_pct", "pre
 class Phase(NamedTuple):
     """What was noted from one moment without requests to another."""
 
-    start_s: float
     requests: list[dict[str, Any]]
     steps: list[Step]
     times: tuple[str, str]
@@ -60,7 +59,7 @@ def write_recording(
 def _phase(noted: Mapping[str, Any], kv_blocks: int) -> Phase:
     requests = sorted(noted["requests"], key=lambda row: (row["arrival_ts"], row["queued_ts"]))
     steps = steps_of(noted["steps"], kv_blocks)
-    return Phase(noted["start_s"], requests, steps, (noted["started_at"], noted["finished_at"]))
+    return Phase(requests, steps, (noted["started_at"], noted["finished_at"]))
 
 
 def _profile(facts: Mapping[str, Any], phases: Sequence[Sequence[Step]]) -> dict[str, Any]:
@@ -92,8 +91,8 @@ def _micro(value: Any) -> Any:
 
 
 def _write_series(path: Path, run: Phase, kv_blocks: int) -> None:
-    """Ticks count from the start of the recording."""
+    """Ticks count from the first arrival."""
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
         table.writeheader()
-        table.writerows(course(run.start_s, run.requests, run.steps, kv_blocks, TICK_S))
+        table.writerows(course(run.requests, run.steps, kv_blocks, TICK_S))

@@ -36,7 +36,7 @@ def steps_of(rows: Sequence[Mapping[str, Any]], kv_blocks: int) -> list[Step]:
     for row in rows:
         contexts = row["contexts"]
         low, high = (min(contexts), max(contexts)) if contexts else (0, 0)
-        work = Work(tuple(map(tuple, row["chunks"])), len(contexts), sum(contexts), low, high)  # type: ignore[arg-type]
+        work = Work(tuple(map(tuple, row["chunks"])), len(contexts), sum(contexts), low, high)
         used = kv_blocks - row["free_blocks"]
         counts = (row["running"], row["waiting"], used, row["preempted"], row["left"])
         found.append(Step(row["planned_s"], row["done_s"], work, *counts))
@@ -81,10 +81,11 @@ def spent(coefficients: Mapping[str, Any], steps: Sequence[Step]) -> dict[str, d
 
 
 def course(
-    start_s: float, requests: Sequence[Mapping[str, Any]], steps: Sequence[Step], kv_blocks: int, tick_s: float
+    requests: Sequence[Mapping[str, Any]], steps: Sequence[Step], kv_blocks: int, tick_s: float
 ) -> Iterator[dict[str, float]]:
     """Rows of ``timeseries.csv``: vLLM's counts at the end of each tick, of the iteration that is under way then, and
-    what came to pass in the tick."""
+    what came to pass in the tick. Requests are in the order of arrival, the first one begins the first tick."""
+    start_s = requests[0]["arrival_ts"]
 
     def per_tick(events: Sequence[tuple[float, int]]) -> Counter[int]:
         found: Counter[int] = Counter()

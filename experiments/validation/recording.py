@@ -109,6 +109,8 @@ def _engine(wanted: Recording, notes: Path) -> dict[str, Any]:
     """Prompts are token ids, so that no tokenizer is needed; weights are made up where there are none."""
     given = {"skip_tokenizer_init": True, "disable_log_stats": False, "seed": 0, **wanted.engine}
     source = Path(wanted.model) if wanted.model is not None else None
+    if source is None:
+        given = {"dtype": SMALL_MODEL["torch_dtype"], **given}  # vLLM halves 32 bits unless it is told
     if source is None or source.is_file():
         content = json.dumps(SMALL_MODEL) if source is None else source.read_text(encoding="utf-8")
         (notes / "config.json").write_text(content, encoding="utf-8")

@@ -21,6 +21,7 @@ PRETENDER = """\
 #!{python}
 import json
 import os
+import signal
 import sys
 
 task = json.load(sys.stdin)
@@ -73,12 +74,14 @@ if "broken" in task["engine"]:
     raise ValueError("No common block size for 16")
 for name, seconds in task["phases"]:
     requests, steps = served() if seconds is None else measured()
-    times = dict(start_s=100.0, started_at="then", finished_at="later")
+    times = dict(started_at="then", finished_at="later")
     path = task["folder"] + "/" + name + ".json"
     with open(path + ".partial", "w") as file:
         json.dump(dict(requests=requests, steps=steps, **times), file)
     os.replace(path + ".partial", path)
     say(doing="after " + name, done=1, total=1)
+    if task["engine"].get("waits_after") == name:
+        signal.pause()
 """
 WORKLOAD = WorkloadConfig(synthetic={"requests": 3, "arrivals": "poisson:rate_rps=1", "scenario": "D(40,5)"})
 ARGUMENTS = ("--scenario", "D(40,5)", "--rate", "1", "--requests", "3")
@@ -114,7 +117,7 @@ def test_what_was_recorded_is_kept_when_the_last_measuring_is_interrupted(preten
         if doing == "after run":
             raise KeyboardInterrupt
 
-    meta = record_vllm_run(recording(), pretender, tmp_path / "out", stop)
+    meta = record_vllm_run(recording(waits_after="run"), pretender, tmp_path / "out", stop)
     assert set(meta["measured_steps"]) == {"before", "run"}
     assert len(validate_vllm_run(tmp_path / "out").comparison) == 4
 
@@ -125,7 +128,7 @@ def test_an_interrupted_run_leaves_nothing(pretender: str, tmp_path: Path) -> No
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        record_vllm_run(recording(), pretender, tmp_path / "out", stop)
+        record_vllm_run(recording(waits_after="before"), pretender, tmp_path / "out", stop)
     assert [path.name for path in tmp_path.iterdir()] == ["python-with-vllm"]
 
 
@@ -179,7 +182,7 @@ def test_a_step_takes_what_has_passed_since_the_one_before_unless_the_engine_was
 
 def test_the_course_tells_the_iteration_under_way_at_the_end_of_each_tick() -> None:
     steps = steps_of([row(10.2, 11.5, preempted=2), row(11.6, 12.5, running=3, left=0), row(14.5, 14.8, left=0)], 10)
-    found = list(course(10.0, [{"first_token_ts": 11.5, "input_toks": 6}], steps, 10, 1.0))
+    found = list(course([{"arrival_ts": 10.0, "first_token_ts": 11.5, "input_toks": 6}], steps, 10, 1.0))
     assert [each["t"] for each in found] == [1.0, 2.0, 3.0, 4.0, 5.0]
     assert [each["running"] for each in found] == [2, 3, 0, 0, 0]
     assert [each["kv_cache_pct"] for each in found] == [60.0, 60.0, 0.0, 0.0, 0.0]
@@ -197,4 +200,3 @@ def test_a_request_counts_from_when_it_was_sent(pretender: str, tmp_path: Path) 
     path.write_text("\n".join(json.dumps({**each, "arrival_ts": each["queued_ts"] + 1}) for each in rows), "utf-8")
     with pytest.raises(ConfigError, match=r"line 1: arrival_ts is .*; it must be a number up to queued_ts"):
         validate_vllm_run(tmp_path / "out")
-
