@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 MARK = "semiflow "
-_VISIT_S, _TURN_S = 3.0, 0.4
+_VISIT_S, _TURN_S = 1.5, 0.4
 _YOUR_TURN = "your turn"
 _BY_MONOTONIC = ("queued_ts", "scheduled_ts", "first_token_ts", "last_token_ts", "planned_s", "done_s")
 _FIRST_TOKEN, _TOKENS = 5, 997
@@ -213,7 +213,7 @@ def levels_up_to(most: int) -> list[int]:
 
 
 def measure(recorder: Recorder, task: dict[str, Any], seconds: float, between: Callable[[], bool]) -> None:
-    """Keep a number of requests in the engine, another one every few seconds: steps of many sizes, none of which is
+    """Keep a number of requests in the engine, another one every other second: steps of many sizes, none of which is
     measured at one time only. Ends after ``seconds``, when the last requests have finished, or at once when ``between``
     two steps says no."""
     levels = levels_up_to(recorder.most_sequences)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,7 +11,12 @@ from experiments.profiling.live import LiveIteration, live_samples
 from reference_impl.latency.api import Work
 
 if TYPE_CHECKING:
-    from reference_impl.latency.measured_fit import Fit
+    from reference_impl.latency.measured import Measured
+    from reference_impl.latency.measured_fit import Fit, Sample
+
+_WINDOW_S, _ROUNDS = 5.0, 4
+_Window = tuple[int, int]
+"""Phase, and place in it."""
 
 
 class Step(NamedTuple):
@@ -54,11 +59,51 @@ def seconds_of(steps: Sequence[Step]) -> list[float]:
 
 
 def fitted(phases: Sequence[Sequence[Step]]) -> Fit:
-    """The cost model of the phases that measure. Steps are grouped by size, a group weighs by the time spent in it."""
-    from reference_impl.latency.measured_fit import fit
+    """The cost model of the phases that measure, of a machine as fast as theirs was on average.
 
-    pairs = [pair for steps in phases for pair in zip(steps, seconds_of(steps), strict=True)]
-    return fit(live_samples([LiveIteration(step.work, seconds) for step, seconds in pairs], 1.0))
+    Steps of one size come close together in time, so a machine that is slow for seconds would make that size look slow:
+    the speed of each few seconds is a factor of its own, found together with the coefficients from all sizes in them.
+    """
+    from reference_impl.latency.measured import Measured
+    from reference_impl.latency.measured_fit import coefficients_of, fit
+
+    windows, pairs = _windows(phases)
+    slowness = dict.fromkeys(windows, 1.0)
+    for _ in range(_ROUNDS):
+        cost = Measured(coefficients_of(_samples(windows, pairs, slowness)), "fitted")
+        slowness = _slowness(windows, pairs, cost)
+    return fit(_samples(windows, pairs, slowness))
+
+
+def _windows(phases: Sequence[Sequence[Step]]) -> tuple[list[_Window], list[tuple[Step, float]]]:
+    """Of each step of all phases: the few seconds that it lies in; and it with its seconds."""
+    windows, pairs = [], []
+    for number, steps in enumerate(phases):
+        windows += [(number, int(step.done_s // _WINDOW_S)) for step in steps]
+        pairs += list(zip(steps, seconds_of(steps), strict=True))
+    return windows, pairs
+
+
+def _slowness(windows: Sequence[_Window], pairs: Sequence[tuple[Step, float]], cost: Measured) -> dict[_Window, float]:
+    """What the steps of each window took over what they should; 1 where all of them are taken together."""
+    taken: dict[_Window, float] = defaultdict(float)
+    modelled: dict[_Window, float] = defaultdict(float)
+    for window, (step, seconds) in zip(windows, pairs, strict=True):
+        taken[window] += seconds
+        modelled[window] += cost.iteration_s(step.work)
+    level = sum(taken.values()) / sum(modelled.values())
+    return {window: taken[window] / modelled[window] / level for window in taken}
+
+
+def _samples(
+    windows: Sequence[_Window], pairs: Sequence[tuple[Step, float]], slowness: Mapping[_Window, float]
+) -> list[Sample]:
+    """Grouped by size, a group weighing by the time that was spent in it."""
+    at_speed = [
+        LiveIteration(step.work, seconds / slowness[window])
+        for window, (step, seconds) in zip(windows, pairs, strict=True)
+    ]
+    return live_samples(at_speed, 1.0)
 
 
 def spent(coefficients: Mapping[str, Any], steps: Sequence[Step]) -> dict[str, dict[str, float]]:
