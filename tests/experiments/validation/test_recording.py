@@ -14,8 +14,10 @@ from experiments.cli import run
 from experiments.config import WorkloadConfig
 from experiments.config_base import ConfigError
 from experiments.validate import validate_vllm_run
-from experiments.validation.recorded_steps import course, seconds_of, steps_of
+from experiments.validation.recorded_steps import course, fitted, seconds_of, steps_of
 from experiments.validation.recording import Recording, record_vllm_run
+from reference_impl.latency.api import Work
+from reference_impl.latency.measured import Measured
 
 PRETENDER = """\
 #!{python}
@@ -200,3 +202,17 @@ def test_a_request_counts_from_when_it_was_sent(pretender: str, tmp_path: Path) 
     path.write_text("\n".join(json.dumps({**each, "arrival_ts": each["queued_ts"] + 1}) for each in rows), "utf-8")
     with pytest.raises(ConfigError, match=r"line 1: arrival_ts is .*; it must be a number up to queued_ts"):
         validate_vllm_run(tmp_path / "out")
+
+
+def test_a_slow_moment_does_not_make_the_size_that_it_met_look_slow() -> None:
+    now_s, rows = 0.0, []
+    while now_s < 120.0:
+        sizes = [1 + int(now_s / 2.5) % 8, 1 + int(now_s / 2.5 + 3) % 8]
+        for size in sizes:
+            slowness = 2.0 if 40.0 <= now_s < 45.0 or 80.0 <= now_s < 85.0 else 1.0
+            done_s = now_s + slowness * (0.02 + 0.005 * size)
+            rows.append(row(now_s, done_s, chunks=[], contexts=[50] * size))
+            now_s = done_s
+    cost = Measured(fitted([steps_of(rows, 10)]).coefficients, "fitted")
+    ratios = [cost.iteration_s(Work((), size, 50 * size, 50, 50)) / (0.02 + 0.005 * size) for size in range(1, 9)]
+    assert max(ratios) / min(ratios) < 1.03  # 1.09 without the speed of each moment
