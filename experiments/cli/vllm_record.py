@@ -38,7 +38,7 @@ def vllm_record(
         list[str] | None,
         typer.Option(metavar="KEY=JSON", help="Another of vLLM's EngineArgs, such as enforce_eager=true; repeatable."),
     ] = None,
-    measure_s: Annotated[float, typer.Option(min=1, help="Seconds of measuring before the run, and after it.")] = 60.0,
+    measure_s: Annotated[float, typer.Option(min=10, help="Seconds of measuring before the run, and after it.")] = 60.0,
     in_turns: Annotated[
         bool,
         typer.Option("--in-turns", help="Measure during the run instead, by a second engine, a turn of 0.4 s each."),

@@ -26,6 +26,7 @@ Report = Callable[[int, int, str], None]
 RUN = "run"
 MEASURING = ("before", "after", "turns")
 _WARM_UP = ("warm-up", 5.0)
+_AROUND = "before and after the run"
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
 SMALL_MODEL = {
     "architectures": ["LlamaForCausalLM"],
@@ -137,5 +138,5 @@ def _facts(wanted: Recording, task: Mapping[str, Any], engine: Mapping[str, Any]
         "workload": wanted.workload.model_dump(exclude_defaults=True),
         "seed": wanted.seed,
         "num_requests": len(task["requests"]),
-        "steps_measured": "in turns with the run, whose clock stood still meanwhile" if wanted.in_turns else "apart",
+        "steps_measured": "in turns with the run, whose clock stood still meanwhile" if wanted.in_turns else _AROUND,
     }
