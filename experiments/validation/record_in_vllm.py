@@ -22,9 +22,7 @@ from typing import Any
 
 MARK = "semiflow "
 _VISIT_S, _TURN_S = 1.5, 0.4
-_YOUR_TURN, _NEXT = "your turn", "next"
-_THEIRS = {"turns": None, "turns-after": None}
-"""What a second engine measures: during the run, and while the first one measures after it."""
+_YOUR_TURN = "your turn"
 _BY_MONOTONIC = ("queued_ts", "scheduled_ts", "first_token_ts", "last_token_ts", "planned_s", "done_s")
 _FIRST_TOKEN, _TOKENS = 5, 997
 """Token ids lie in this range, which every vocabulary has."""
@@ -106,9 +104,8 @@ class Turns:
     def __init__(self, task: dict[str, Any], clock: Clock) -> None:
         pipe = subprocess.PIPE
         self._process = subprocess.Popen([sys.executable, __file__], stdin=pipe, stdout=pipe, text=True)
-        self._say(json.dumps({**task, "phases": [task["warm_up"], *map(list, _THEIRS.items())]}))
+        self._say(json.dumps({**task, "phases": [task["warm_up"], ["turns", None]]}))
         self._clock, self._began_s = clock, time.monotonic()
-        self._phases_left = len(_THEIRS)
         self._hear()
 
     def __call__(self) -> None:
@@ -117,14 +114,9 @@ class Turns:
             self._clock.pause(self._theirs)
             self._began_s = time.monotonic()
 
-    def next_phase(self) -> None:
-        """They end a phase and, but for the last one, are ready for another."""
-        self._say(_NEXT)
-        self._phases_left -= 1
-        if self._phases_left:
-            self._hear()
-        else:
-            self._process.wait()
+    def end(self) -> None:
+        self._say("end")
+        self._process.wait()
 
     def _theirs(self) -> None:
         self._say("go")
@@ -222,14 +214,15 @@ def levels_up_to(most: int) -> list[int]:
 
 def measure(recorder: Recorder, task: dict[str, Any], seconds: float, between: Callable[[], bool]) -> None:
     """Keep a number of requests in the engine, another one every other second: steps of many sizes, none of which is
-    measured at one time only. Ends after ``seconds``, or when ``between`` two steps says no."""
+    measured at one time only. Ends after ``seconds``, when the last requests have finished, or at once when ``between``
+    two steps says no."""
     levels = levels_up_to(recorder.most_sequences)
     luck, inside, level = random.Random(task["seed"]), 0, 0
     clock = recorder.clock
     start_s = change_s = clock.now_s()
     while (now_s := clock.now_s()) < start_s + seconds:
         if not between():
-            break
+            return
         if now_s >= change_s:
             level, change_s = luck.choice(levels), now_s + _VISIT_S
         while inside < level:
@@ -237,6 +230,8 @@ def measure(recorder: Recorder, task: dict[str, Any], seconds: float, between: C
             recorder.send(prompt_tokens, output_tokens, now_s)
             inside += 1
         inside -= recorder.step()
+    while recorder.busy():
+        recorder.step()
 
 
 class TheirTurns:
@@ -312,36 +307,25 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def phase(recorder: Recorder, task: dict[str, Any], name: str, seconds: float | None, turns: Turns | None) -> None:
+def phase(recorder: Recorder, task: dict[str, Any], name: str, seconds: float | None) -> None:
     """``seconds`` of measuring; None: the run itself, or measuring in turns with it."""
-    report, clock = Report(f"{name} (vLLM)"), recorder.clock
-    between: Callable[[], object] = turns if turns is not None else lambda: None
-    if name in _THEIRS:
-        measure(recorder, task, float("inf"), TheirTurns(clock))
-    elif seconds is None:
-        serve(recorder, task["requests"], between, report)
-    else:
-        start_s = clock.now_s()
+    report = Report(f"{name} (vLLM)")
+    if name == "turns":
+        measure(recorder, task, float("inf"), TheirTurns(recorder.clock))
+    elif seconds is not None:
+        start_s = recorder.clock.now_s()
 
         def go_on() -> bool:
-            between()
-            report(clock.now_s() - start_s, seconds)
+            report(recorder.clock.now_s() - start_s, seconds)
             return True
 
         measure(recorder, task, seconds, go_on)
-
-
-def write(folder: Path, name: str, found: dict[str, Any]) -> None:
-    """Whole or not at all."""
-    (folder / f".{name}.partial").write_text(json.dumps(found), encoding="utf-8")
-    os.replace(folder / f".{name}.partial", folder / f"{name}.json")
-
-
-def drain(recorder: Recorder) -> None:
-    """Let the last requests finish; nobody asks what that took."""
-    while recorder.busy():
-        recorder.step()
-    recorder.take()
+    elif task["in_turns"]:
+        turns = Turns(task, recorder.clock)
+        serve(recorder, task["requests"], turns, report)
+        turns.end()
+    else:
+        serve(recorder, task["requests"], lambda: None, report)
 
 
 def main() -> None:
@@ -352,16 +336,12 @@ def main() -> None:
     engine = make_engine(task)
     recorder = Recorder(engine, task["seed"])
     tell({"engine": resolved(engine)})
-    turns = None
     for name, seconds in task["phases"]:
-        if task["in_turns"] and seconds is None and name not in _THEIRS:
-            turns = Turns(task, recorder.clock)
         started_at = now()
-        phase(recorder, task, name, seconds, turns)
-        write(folder, name, {"started_at": started_at, "finished_at": now(), **recorder.take()})
-        drain(recorder)
-        if turns is not None:
-            turns.next_phase()
+        phase(recorder, task, name, seconds)
+        found = {"started_at": started_at, "finished_at": now(), **recorder.take()}
+        (folder / f".{name}.partial").write_text(json.dumps(found), encoding="utf-8")
+        os.replace(folder / f".{name}.partial", folder / f"{name}.json")
 
 
 if __name__ == "__main__":

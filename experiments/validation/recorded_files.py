@@ -39,7 +39,7 @@ def write_recording(
     paths = [path for name in (*phases[0], phases[1]) if (path := notes / f"{name}.json").is_file()]
     read = {path.stem: _phase(json.loads(path.read_text(encoding="utf-8")), kv_blocks) for path in paths}
     run, measuring = read[phases[1]], {name: phase for name, phase in read.items() if name in phases[0]}
-    profile = _profile(facts, {name: phase.steps for name, phase in measuring.items()})
+    profile = _profile(facts, [phase.steps for phase in measuring.values()])
     write_profile(folder / PROFILE, profile)
     _write_requests(folder / "requests.jsonl", run.requests)
     _write_series(folder / "timeseries.csv", run, kv_blocks)
@@ -62,12 +62,12 @@ def _phase(noted: Mapping[str, Any], kv_blocks: int) -> Phase:
     return Phase(requests, steps, (noted["started_at"], noted["finished_at"]))
 
 
-def _profile(facts: Mapping[str, Any], phases: Mapping[str, Sequence[Step]]) -> dict[str, Any]:
+def _profile(facts: Mapping[str, Any], phases: Sequence[Sequence[Step]]) -> dict[str, Any]:
     from reference_impl.latency.measured import FORMAT, VERSION
     from reference_impl.latency.measured_fit import as_text
 
     found = fitted(phases)
-    count = sum(map(len, phases.values()))
+    count = sum(map(len, phases))
     dtype = facts["resolved_config"]["model_config"]["dtype"]
     engine = f"vLLM {facts['vllm_version']}, {facts['model']} in {dtype} on {facts['device']}"
     return {

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from reference_impl.latency.measured_fit import Fit, Sample
 
 _WINDOW_S, _ROUNDS = 5.0, 4
+_Window = tuple[int, int]
+"""Phase, and place in it."""
 
 
 class Step(NamedTuple):
@@ -56,7 +58,7 @@ def seconds_of(steps: Sequence[Step]) -> list[float]:
     ]
 
 
-def fitted(phases: Mapping[str, Sequence[Step]]) -> Fit:
+def fitted(phases: Sequence[Sequence[Step]]) -> Fit:
     """The cost model of the phases that measure, of a machine as fast as theirs was on average.
 
     Steps of one size come close together in time, so a machine that is slow for seconds would make that size look slow:
@@ -65,56 +67,43 @@ def fitted(phases: Mapping[str, Sequence[Step]]) -> Fit:
     from reference_impl.latency.measured import Measured
     from reference_impl.latency.measured_fit import coefficients_of, fit
 
-    timed = [
-        _Timed((name, int(step.done_s // _WINDOW_S)), step, seconds)
-        for name, steps in phases.items()
-        for step, seconds in zip(steps, seconds_of(steps), strict=True)
-    ]
-    slowness: Mapping[_Window, float] = defaultdict(lambda: 1.0)
+    windows, pairs = _windows(phases)
+    slowness = dict.fromkeys(windows, 1.0)
     for _ in range(_ROUNDS):
-        cost = Measured(coefficients_of(_samples(timed, slowness)), "fitted")
-        level = _level(timed, cost, set(phases))
-        taken = _slowness(timed, cost)
-        slowness = {window: each / level for window, each in taken.items()}
-    return fit(_samples(timed, slowness))
+        cost = Measured(coefficients_of(_samples(windows, pairs, slowness)), "fitted")
+        slowness = _slowness(windows, pairs, cost)
+    return fit(_samples(windows, pairs, slowness))
 
 
-_Window = tuple[str, int]
-"""Phase, and place in it."""
+def _windows(phases: Sequence[Sequence[Step]]) -> tuple[list[_Window], list[tuple[Step, float]]]:
+    """Of each step of all phases: the few seconds that it lies in; and it with its seconds."""
+    windows, pairs = [], []
+    for number, steps in enumerate(phases):
+        windows += [(number, int(step.done_s // _WINDOW_S)) for step in steps]
+        pairs += list(zip(steps, seconds_of(steps), strict=True))
+    return windows, pairs
 
 
-class _Timed(NamedTuple):
-    window: _Window
-    step: Step
-    seconds: float
-
-
-def _level(timed: Sequence[_Timed], cost: Measured, phases: set[str]) -> float:
-    """What steps took over what they should. No two engines are equally fast; where a second one measured during the
-    run, the level is its own then, times how much slower the run's engine was when both measured in turns."""
-
-    def of(*names: str) -> float:
-        mine = [each for each in timed if each.window[0] in names]
-        return sum(each.seconds for each in mine) / sum(cost.iteration_s(each.step.work) for each in mine)
-
-    if {"turns", "turns-after", "after"} <= phases:
-        return of("turns") * of("after") / of("turns-after")
-    return of(*phases)
-
-
-def _slowness(timed: Sequence[_Timed], cost: Measured) -> dict[_Window, float]:
-    """The same of the steps of each few seconds."""
+def _slowness(windows: Sequence[_Window], pairs: Sequence[tuple[Step, float]], cost: Measured) -> dict[_Window, float]:
+    """What the steps of each window took over what they should; 1 where all of them are taken together."""
     taken: dict[_Window, float] = defaultdict(float)
     modelled: dict[_Window, float] = defaultdict(float)
-    for window, step, seconds in timed:
+    for window, (step, seconds) in zip(windows, pairs, strict=True):
         taken[window] += seconds
         modelled[window] += cost.iteration_s(step.work)
-    return {window: taken[window] / modelled[window] for window in taken}
+    level = sum(taken.values()) / sum(modelled.values())
+    return {window: taken[window] / modelled[window] / level for window in taken}
 
 
-def _samples(timed: Sequence[_Timed], slowness: Mapping[_Window, float]) -> list[Sample]:
+def _samples(
+    windows: Sequence[_Window], pairs: Sequence[tuple[Step, float]], slowness: Mapping[_Window, float]
+) -> list[Sample]:
     """Grouped by size, a group weighing by the time that was spent in it."""
-    return live_samples([LiveIteration(step.work, seconds / slowness[window]) for window, step, seconds in timed], 1.0)
+    at_speed = [
+        LiveIteration(step.work, seconds / slowness[window])
+        for window, (step, seconds) in zip(windows, pairs, strict=True)
+    ]
+    return live_samples(at_speed, 1.0)
 
 
 def spent(coefficients: Mapping[str, Any], steps: Sequence[Step]) -> dict[str, dict[str, float]]:

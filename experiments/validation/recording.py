@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Report = Callable[[int, int, str], None]
 RUN = "run"
-MEASURING = ("before", "turns", "turns-after", "after")
+MEASURING = ("before", "after", "turns")
 _WARM_UP = ("warm-up", 5.0)
 _AROUND = "before and after the run"
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
@@ -80,8 +80,7 @@ def record_vllm_run(wanted: Recording, python: str, out: Path, report: Report | 
                 if report is not None and "doing" in said:
                     report(said["done"], said["total"], said["doing"])
         except KeyboardInterrupt:
-            kept = {path.stem for path in Path(notes).glob("*.json")}
-            if RUN not in kept or not kept & set(MEASURING):
+            if not (Path(notes) / f"{RUN}.json").is_file():
                 raise
         return write_recording(folder, _facts(wanted, task, engine), Path(notes), (MEASURING, RUN))
 
@@ -91,7 +90,7 @@ def _task(wanted: Recording, trace: Trace, other: Trace, notes: Path) -> dict[st
     columns = (trace.arrival_s - trace.arrival_s[0], trace.prompt_tokens, trace.output_tokens)
     measured = wanted.measure_s
     around = (
-        [_WARM_UP, (RUN, None), ("after", measured)]
+        [_WARM_UP, (RUN, None)]
         if wanted.in_turns
         else [_WARM_UP, ("before", measured), (RUN, None), ("after", measured)]
     )
