@@ -102,7 +102,9 @@ def imported_distributions(paths: Iterable[Path]) -> set[str]:
 
 
 def test_every_imported_distribution_is_declared() -> None:
-    sources = {path for package in PACKAGES for path in (ROOT / package).rglob("*.py")} - {ROOT / path for path in IN_VLLM}
+    sources = {path for package in PACKAGES for path in (ROOT / package).rglob("*.py")} - {
+        ROOT / path for path in IN_VLLM
+    }
     live = [path for path in sources if any(path.is_relative_to(ROOT / part) for part in LIVE_PARTS)]
     assert imported_distributions(sources - set(live)) <= declared_distributions()
     assert imported_distributions(live) <= declared_distributions("serve") | COMES_WITH_TORCH

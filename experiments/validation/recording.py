@@ -80,7 +80,8 @@ def record_vllm_run(wanted: Recording, python: str, out: Path, report: Report | 
                 if report is not None and "doing" in said:
                     report(said["done"], said["total"], said["doing"])
         except KeyboardInterrupt:
-            if not (Path(notes) / f"{RUN}.json").is_file():
+            kept = {path.stem for path in Path(notes).glob("*.json")}
+            if RUN not in kept or not kept & set(MEASURING):
                 raise
         return write_recording(folder, _facts(wanted, task, engine), Path(notes), (MEASURING, RUN))
 
