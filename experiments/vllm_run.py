@@ -1,7 +1,8 @@
 """Read a real vLLM run in LLMServingSim's format.
 
 A folder with ``meta.json`` (engine settings), ``requests.jsonl`` (lengths and times of each request) and the hardware
-profile that goes with it (see ``reference_impl/latency/llmservingsim.py``).
+profile that goes with it (see ``reference_impl/latency/llmservingsim.py``), or the measured steps of the same engine
+(``profile.json``, see ``validation/recording.py``).
 """
 
 from __future__ import annotations
@@ -48,9 +49,10 @@ class EngineSettings:
 
 @dataclass(frozen=True)
 class Record:
-    """``requests.jsonl`` in the order of queueing: arrays of equal length, the first request queued at 0 s."""
+    """``requests.jsonl`` in the order of arrival: arrays of equal length, the first request queued at 0 s."""
 
     queued_s: NDArray[float64]
+    """When it was sent (``arrival_ts``), where that was recorded: vLLM queues between two iterations only."""
     scheduled_s: NDArray[float64]
     """First admission to the batch; NaN where it was not recorded."""
     first_token_s: NDArray[float64]
@@ -132,7 +134,15 @@ def _request(path: Path, number: int, line: str) -> tuple[float, ...]:
     times = [float(data[key]) for key in _TIMES]
     if times != sorted(times):
         raise ConfigError(f"{path}, line {number}: {', '.join(_TIMES)} are {times}; they must not decrease")
-    return (*times, *(float(data[key]) for key in _LENGTHS), _admission(path, number, data.get("scheduled_ts"), times))
+    admission = _admission(path, number, data.get("scheduled_ts"), times)
+    times[0] = _arrival(path, number, data.get("arrival_ts", times[0]), times[0])
+    return (*times, *(float(data[key]) for key in _LENGTHS), admission)
+
+
+def _arrival(path: Path, number: int, value: Any, queued_s: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -1e15 < value <= queued_s:
+        raise ConfigError(f"{path}, line {number}: arrival_ts is {value!r}; it must be a number up to queued_ts")
+    return float(value)
 
 
 def _admission(path: Path, number: int, value: Any, times: list[float]) -> float:

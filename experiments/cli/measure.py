@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from experiments.cli.vllm_record import vllm_record
+
 bench = typer.Typer(help="Measure semiflow itself.", no_args_is_help=True)
 validate = typer.Typer(help="Compare simulated runs with recorded real ones.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")]
@@ -100,7 +102,7 @@ def vllm_run(
 ) -> None:
     """Simulate a recorded vLLM run from its requests, engine settings and hardware profile, and print the errors.
 
-    Nothing is fitted to the run. Times count from a request's queueing; percentiles are linear. Where the folder has a
+    Nothing is fitted to the run. Times count from a request's arrival; percentiles are linear. Where the folder has a
     timeseries.csv, running and waiting requests and KV use over time are compared too.
     """
     from experiments.config_base import ConfigError
@@ -113,6 +115,9 @@ def vllm_run(
             raise ConfigError(f"nothing to draw: {folder} has no timeseries.csv")
         write(found.over_time, plot, {"command": " ".join(("semiflow", *sys.argv[1:])), **as_json(found)})
     typer.echo(json.dumps(as_json(found), indent=2) if json_ else as_text(found))
+
+
+validate.command("vllm-record")(vllm_record)
 
 
 @validate.command("table")

@@ -11,9 +11,12 @@ from experiments.vllm_run import EngineSettings, Record
 
 if TYPE_CHECKING:
     from reference_impl.core.spec import ClusterSpec, InstanceSpec
-    from reference_impl.latency import Profiled
+    from reference_impl.latency import Measured, Profiled
     from reference_impl.metrics import RunLog
     from workloads.trace import Trace
+
+PROFILE = "profile.json"
+"""The measured steps of the engine itself."""
 
 
 def simulated(instance: InstanceSpec, record: Record, *, fast: bool = True) -> RunLog:
@@ -73,24 +76,50 @@ def instance_of(root: Path, settings: EngineSettings) -> InstanceSpec:
     """One colocated instance with the run's engine settings and its profile as the cost model."""
     from policies.registry import PolicySpec
     from reference_impl.core.spec import InstanceSpec
-    from reference_impl.latency import ContentionModel, Profiled, read_profile
+    from reference_impl.latency import ContentionModel
 
-    tp = settings.tensor_parallel_size
-    latency = Profiled(read_profile(root, tp), tp)
+    latency = _cost_model(root, settings.tensor_parallel_size)
+    kv_blocks, max_context_tokens, kv_bytes_per_token = _sizes(root, settings, latency)
     return InstanceSpec(
         role="colocated",
         latency=latency,
         contention=ContentionModel(),
-        kv_blocks=settings.kv_blocks or _computed_kv_blocks(root, settings, latency),
-        kv_bytes_per_token=latency.model.kv_bytes_per_token,
-        max_context_tokens=settings.max_model_len or latency.model.max_context_tokens,
+        kv_blocks=kv_blocks,
+        kv_bytes_per_token=kv_bytes_per_token,
+        max_context_tokens=max_context_tokens,
         batch=PolicySpec.parse("unified_budget", kind="batch"),
         block_tokens=settings.block_tokens,
         max_sequences=settings.max_num_seqs,
         max_batch_tokens=settings.max_num_batched_tokens,
         prefix_caching=settings.prefix_caching,
-        devices=tp,
+        devices=settings.tensor_parallel_size,
     )
+
+
+def _cost_model(root: Path, tp: int) -> Profiled | Measured:
+    """Of the engine's own steps where they were measured, else of its operators."""
+    from reference_impl.latency import Profiled, read_profile
+    from reference_impl.latency.measured import read_measured
+
+    if (root / PROFILE).is_file():
+        return read_measured(root / PROFILE)
+    return Profiled(read_profile(root, tp), tp)
+
+
+def _sizes(root: Path, settings: EngineSettings, latency: Profiled | Measured) -> tuple[int, int, float]:
+    """KV blocks, longest context in tokens, KV bytes of a token (of no effect with one instance)."""
+    from reference_impl.latency import Measured
+
+    if not isinstance(latency, Measured):
+        blocks = settings.kv_blocks or _computed_kv_blocks(root, settings, latency)
+        longest = settings.max_model_len or latency.model.max_context_tokens
+        return blocks, longest, latency.model.kv_bytes_per_token
+    if settings.kv_blocks is None or settings.max_model_len is None:
+        raise ConfigError(
+            f"{root / 'meta.json'} needs kv_cache.num_gpu_blocks and resolved_config.model_config.max_model_len: "
+            f"{PROFILE} beside it does not know the model; record the run with semiflow validate vllm-record"
+        )
+    return settings.kv_blocks, settings.max_model_len, 1.0
 
 
 def _computed_kv_blocks(root: Path, settings: EngineSettings, latency: Profiled) -> int:

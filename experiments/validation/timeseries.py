@@ -51,7 +51,9 @@ class Timeseries:
         order = np.argsort(record.first_token_s, kind="stable")
         first_s = record.first_token_s[order]
         tokens = np.append(0, np.cumsum(record.prompt_tokens[order]))
-        starts_s = np.arange(first_s[0] - self.tick_end_s[0], first_s[0] - self.tick_end_s[0] + tick_s, _RESOLUTION_S)
+        tick = int(np.argmax(self.prompt_tokens_per_s > 0))
+        earliest_s = first_s[0] - self.tick_end_s[tick]
+        starts_s = np.arange(earliest_s, earliest_s + tick_s, _RESOLUTION_S)
         ends_s = starts_s[:, None] + self.tick_end_s
         before = tokens[np.searchsorted(first_s, ends_s, side="left")]
         until = tokens[np.searchsorted(first_s, ends_s - tick_s, side="left")]

@@ -116,6 +116,12 @@ def test_the_recorders_clock_is_found_from_the_prompts_of_its_ticks(tmp_path: Pa
     assert found.start_s(run) == pytest.approx((0.3 + 0.8) / 2 - 1.0, abs=0.002)
 
 
+def test_a_recorder_that_started_long_before_the_first_request_is_placed_too(tmp_path: Path) -> None:
+    run = record([0.0, 0.2], [0.3, 0.8], [2.0, 2.5], [10, 20], [2, 2])
+    early = series(tmp_path, "1.0,0,0,0,0", "2.0,0,0,0,0", "3.0,10,2,0,5", "4.0,20,2,0,5", "5.0,0,2,0,5")
+    assert read_timeseries(early).start_s(run) == pytest.approx((0.3 + 0.8) / 2 - 3.0, abs=0.002)
+
+
 def test_kv_use_from_recorded_times_counts_whole_blocks_of_who_holds_them(real_run: Path) -> None:
     spec = instance_of(real_run, read_settings(real_run / "meta.json"))
     run = record([0.0, 1.0], [2.0, 3.0], [12.0, 4.0], [32, 16], [11, 2])
