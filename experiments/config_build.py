@@ -23,6 +23,7 @@ from experiments.config_fleet_events import build_events
 if TYPE_CHECKING:
     from reference_impl.core.spec import ClusterSpec, InstanceSpec, Link, Pipeline, Slo
     from reference_impl.latency import ModelShape
+    from reference_impl.latency.api import LatencyModel
     from reference_impl.latency.contention import ContentionModel
     from workloads.trace import Trace
 
@@ -183,18 +184,25 @@ def build_contention(given: ContentionConfig) -> ContentionModel:
     return ContentionModel(gamma_prefill=given.gamma_prefill, gamma_decode=given.gamma_decode)
 
 
+def _as_measured(shape: ModelShape, costs: list[LatencyModel]) -> ModelShape:
+    """The model with values of the size that a profile was measured with, where it says so."""
+    from reference_impl.latency.measured import Measured
+    from reference_impl.latency.operators import Composed
+
+    sizes = (latency.bytes_per_value for latency in costs if isinstance(latency, Measured | Composed))
+    return replace(shape, bytes_per_value=next(sizes, shape.bytes_per_value))
+
+
 def _instances(config: RunConfig) -> tuple[InstanceSpec, ...]:
     from policies.registry import PolicySpec
     from reference_impl.core.spec import InstanceSpec
-    from reference_impl.latency import Composed, Measured, model
+    from reference_impl.latency import model
 
     fleet = config.fleet
     shape = model(fleet.model)
     costs = {each: build_costs(each) for each in map(fleet.of, fleet.groups)}
-    kinds = (latency for latency, _ in costs.values() if isinstance(latency, Measured | Composed))
-    measured = next(kinds, None)
-    if measured is not None:
-        shape = replace(shape, bytes_per_value=measured.bytes_per_value)
+    if any(each.hardware_profile is not None for each in costs):
+        shape = _as_measured(shape, [latency for latency, _ in costs.values()])
     batch = PolicySpec.parse(config.policies.batch, kind="batch")
     partition = PolicySpec.parse(config.policies.partition, kind="partition")
     contention = build_contention(config.contention)

@@ -8,10 +8,13 @@ from experiments.config import FleetConfig
 from experiments.config_base import DEFAULT_HARDWARE, ConfigError
 
 if TYPE_CHECKING:
-    from reference_impl.latency import Hardware, LinkKind, Measured, ModelShape, Profiled, Table
+    from reference_impl.latency import Hardware, LinkKind, ModelShape
     from reference_impl.latency.api import LatencyModel
+    from reference_impl.latency.measured import Measured
     from reference_impl.latency.operators.profile import Operators
+    from reference_impl.latency.profiled import Profiled
     from reference_impl.latency.published import Published
+    from reference_impl.latency.table import Table
 
 
 def build_costs(fleet: FleetConfig) -> tuple[LatencyModel, int]:
@@ -20,25 +23,30 @@ def build_costs(fleet: FleetConfig) -> tuple[LatencyModel, int]:
 
     Raises ConfigError where profile, hardware and model contradict each other or leave the memory open.
     """
-    from reference_impl.latency import hardware, model, open_published, profile, roofline
-    from reference_impl.latency.operators.profile import open_operators
+    from reference_impl.latency import hardware, model, roofline
 
     shape = model(fleet.model)
     if fleet.hardware_profile is None:
         device = hardware(fleet.hardware or DEFAULT_HARDWARE)
         analytic = roofline(device, shape, fleet.tp, fleet.backend, fleet.expert_parallel)
         return _pipelined(fleet, analytic, device, shape), fleet.kv_blocks or _kv_blocks(fleet, device, shape)
+    return _from_profile(fleet, fleet.hardware_profile, shape)
+
+
+def _from_profile(fleet: FleetConfig, named: str, shape: ModelShape) -> tuple[LatencyModel, int]:
+    from reference_impl.latency.operators.profile import open_operators
+    from reference_impl.latency.profile import profile
+    from reference_impl.latency.published import open_published
+
     if fleet.expert_parallel:
-        raise ConfigError(
-            f"fleet.expert_parallel is for the roofline; {fleet.hardware_profile} was measured as it is; leave it out"
-        )
-    published = open_published(fleet.hardware_profile, fleet.model, fleet.tp, fleet.pp)
+        raise ConfigError(f"fleet.expert_parallel is for the roofline; {named} was measured as it is; leave it out")
+    published = open_published(named, fleet.model, fleet.tp, fleet.pp)
     if published is not None:
         return _published(fleet, published, shape)
-    operators = open_operators(fleet.hardware_profile)
+    operators = open_operators(named)
     if operators is not None:
         return _composed(fleet, *operators, shape)
-    measured = profile(fleet.hardware_profile, fleet.tp)
+    measured = profile(named, fleet.tp)
     profiled = _profiled_device(fleet, measured)
     _check_model(fleet, measured, shape)
     return _pipelined(fleet, measured, profiled, shape), fleet.kv_blocks or _kv_blocks(fleet, profiled, shape)
@@ -49,10 +57,11 @@ def _pipelined(
 ) -> LatencyModel:
     """The cost of an iteration on its way through all stages; ``counted``: ``whole`` has that of the hops, unless a
     link is given."""
-    from reference_impl.latency import Measured, Pipelined
-
     if fleet.pp == 1:
         return whole
+    from reference_impl.latency import Pipelined
+    from reference_impl.latency.measured import Measured
+
     if isinstance(whole, Measured):
         raise ConfigError(
             f"fleet.pp (or that of a group) is {fleet.pp}, but fleet.hardware_profile {fleet.hardware_profile} is of "
@@ -87,7 +96,8 @@ def _published(fleet: FleetConfig, found: Published, shape: ModelShape) -> tuple
 
 def _composed(fleet: FleetConfig, operators: Operators, dtype: str, shape: ModelShape) -> tuple[LatencyModel, int]:
     """The model composed of fitted operators, with the overhead and KV dtype of the fleet's backend."""
-    from reference_impl.latency import Composed, hardware, kv_pool_blocks
+    from reference_impl.latency import hardware, kv_pool_blocks
+    from reference_impl.latency.operators import Composed
     from reference_impl.latency.operators.engines import engine
     from reference_impl.latency.operators.profile import weight_bytes
 
@@ -113,7 +123,8 @@ def _composed(fleet: FleetConfig, operators: Operators, dtype: str, shape: Model
 
 def _profiled_device(fleet: FleetConfig, measured: Profiled | Table | Measured) -> Hardware | None:
     """The device whose memory counts: the configured one, else the profile's; None where neither is known."""
-    from reference_impl.latency import Profiled, hardware
+    from reference_impl.latency import hardware
+    from reference_impl.latency.profiled import Profiled
 
     profiled = measured.profile.device if isinstance(measured, Profiled) else ""
     if fleet.hardware is None:
@@ -144,7 +155,8 @@ def _plain(device: str) -> str:
 
 
 def _check_model(fleet: FleetConfig, measured: Profiled | Table | Measured, shape: ModelShape) -> None:
-    from reference_impl.latency import Measured, Profiled
+    from reference_impl.latency.measured import Measured
+    from reference_impl.latency.profiled import Profiled
 
     if isinstance(measured, Measured) and measured.model != fleet.model:
         raise ConfigError(

@@ -89,7 +89,8 @@ def slowdowns(table: RequestTable) -> dict[str, list[float]]:
     As in plots.ipynb: the time per token is that of a machine whose batch has as many tokens as the prompt, and a
     request's own is (E2E - TTFT) / output tokens.
     """
-    from reference_impl.latency import Work, open_published
+    from reference_impl.latency import Work
+    from reference_impl.latency.published import open_published
 
     alone = open_published(f"{TABLE}:{A100}", MODEL, TP)
     assert alone is not None

@@ -51,7 +51,8 @@ def calibrate_llmservingsim(folder: Path, tp: int, seed: int) -> Calibration:
 
     Raises ProfileError as its reader, and where rows do not determine the coefficients.
     """
-    from reference_impl.latency import llmservingsim_fit, model, read_profile
+    from reference_impl.latency import llmservingsim_fit, model
+    from reference_impl.latency.llmservingsim import read_profile
 
     profile = read_profile(folder, tp)
     shape = model(profile.model)

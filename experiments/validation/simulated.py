@@ -11,7 +11,8 @@ from experiments.vllm_run import EngineSettings, Record
 
 if TYPE_CHECKING:
     from reference_impl.core.spec import ClusterSpec, InstanceSpec
-    from reference_impl.latency import Measured, Profiled
+    from reference_impl.latency.measured import Measured
+    from reference_impl.latency.profiled import Profiled
     from reference_impl.metrics import RunLog
     from workloads.trace import Trace
 
@@ -98,8 +99,9 @@ def instance_of(root: Path, settings: EngineSettings) -> InstanceSpec:
 
 def _cost_model(root: Path, tp: int) -> Profiled | Measured:
     """Of the engine's own steps where they were measured, else of its operators."""
-    from reference_impl.latency import Profiled, read_profile
+    from reference_impl.latency.llmservingsim import read_profile
     from reference_impl.latency.measured import read_measured
+    from reference_impl.latency.profiled import Profiled
 
     if (root / PROFILE).is_file():
         return read_measured(root / PROFILE)
@@ -108,7 +110,7 @@ def _cost_model(root: Path, tp: int) -> Profiled | Measured:
 
 def _sizes(root: Path, settings: EngineSettings, latency: Profiled | Measured) -> tuple[int, int, float]:
     """KV blocks, longest context in tokens, KV bytes of a token (of no effect with one instance)."""
-    from reference_impl.latency import Measured
+    from reference_impl.latency.measured import Measured
 
     if not isinstance(latency, Measured):
         blocks = settings.kv_blocks or _computed_kv_blocks(root, settings, latency)

@@ -46,7 +46,7 @@ def fluidity_index(rebuilt: TokenLog, request: Ints, first_due_s: Floats, token_
     """Of each request: its id, when its first token was due, and D_d. NaN without tokens."""
     counts = rebuilt.counts(int(request.max(initial=-1)) + 1)[request]
     late = np.zeros(len(request), np.int64)
-    for step_s in np.unique(token_s[counts > 0]).tolist():
+    for step_s in sorted(set(token_s[counts > 0].tolist())):
         those = np.flatnonzero((counts > 0) & (token_s == step_s))
         first_s, furthest_s = _behind(rebuilt, request[those], step_s)
         late[those] = first_s > first_due_s[those] + _ROUNDING_S

@@ -14,10 +14,10 @@ import pytest
 
 from experiments.cli import run
 from experiments.profiling.shapes import Shape
-from reference_impl.latency import profile
 from reference_impl.latency.measured import Coefficients, Measured
 from reference_impl.latency.operators.profile import open_operators
 from reference_impl.latency.operators.tables import DECODE, GEMM, PREFILL
+from reference_impl.latency.profile import profile
 
 KNOWN = Coefficients(1e-3, (0, 4, 16), (2e-4, 1e-4, 5e-5), 1e-5, 4e-5, 1e-8, 1e-7, 2e-7)
 

@@ -13,8 +13,10 @@ import pytest
 
 from experiments.config_base import ConfigError
 from experiments.validate import Latencies, compare, validate_vllm_run
-from reference_impl.latency import Profiled, ProfileError, Work, profile
+from reference_impl.latency import ProfileError, Work
 from reference_impl.latency.llmservingsim import read_profile
+from reference_impl.latency.profile import profile
+from reference_impl.latency.profiled import Profiled
 
 RUN = "rtxpro6000_llama-3.1-8b"
 LLMSERVINGSIM = {("ttft", "mean"): 0.040, ("ttft", "p90"): 0.044, ("tpot", "mean"): 0.010, ("e2e", "mean"): 0.018}

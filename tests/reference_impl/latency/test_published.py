@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from reference_impl.latency import ProfileError, Work, open_published
-from reference_impl.latency.published import published_file
+from reference_impl.latency import ProfileError, Work
+from reference_impl.latency.published import open_published, published_file
 
 HEADER = "model,hardware,prompt_size,batch_size,token_size,prompt_time,token_time,tensor_parallel\n"
 ROWS = [
