@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,11 @@ from openai import APIStatusError, OpenAI
 
 from experiments.config import RunConfig
 from experiments.serve import live_deployment
+from experiments.serve_build import build_live
 from reference_impl.engine.shared_files import shared_folder
 from reference_impl.metrics import read
 from reference_impl.serve.launch import Running, is_complete
+from reference_impl.serve.spec import LiveSpec
 
 ROLES = ("prefill", "decode", "semi_pd")
 KILLS = 20
@@ -60,11 +62,18 @@ class Deployed:
     end: Callable[[], None]
 
 
+def patient(config: RunConfig, folder: Path | None) -> LiveSpec:
+    """A busy machine may take longer to start processes than a deployment lets requests wait."""
+    spec = build_live(config, folder)
+    return replace(spec, timing=replace(spec.timing, absence_s=120.0))
+
+
 @pytest.fixture(scope="module")
 def deployed(run_folder: Path, said: list[str], free_port: int) -> Iterator[Deployed]:
     serve = {**CONFIG["serve"], "port": free_port}
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
         patch.setenv("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "0.02")
+        patch.setattr("experiments.serve.build_live", patient)
         config = RunConfig.model_validate({**CONFIG, "serve": serve})
         running = stack.enter_context(live_deployment(config, run_folder, said.append))
         yield Deployed(running, stack.close)
@@ -77,7 +86,7 @@ def live(deployed: Deployed) -> Running:
 
 @pytest.fixture(scope="module")
 def client(live: Running) -> Iterator[OpenAI]:
-    with OpenAI(base_url=f"{live.url}/v1", api_key="none", max_retries=0, timeout=60) as found:
+    with OpenAI(base_url=f"{live.url}/v1", api_key="none", max_retries=0, timeout=180) as found:
         yield found
 
 
