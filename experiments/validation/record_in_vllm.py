@@ -213,7 +213,7 @@ def levels_up_to(most: int) -> list[int]:
 
 
 def measure(recorder: Recorder, task: dict[str, Any], seconds: float, between: Callable[[], bool]) -> None:
-    """Keep a number of requests in the engine, another one every other second: steps of many sizes, none of which is
+    """Keep a number of requests in the engine, another number every ``_VISIT_S``: steps of many sizes, none of which is
     measured at one time only. Ends after ``seconds``, when the last requests have finished, or at once when ``between``
     two steps says no."""
     levels = levels_up_to(recorder.most_sequences)

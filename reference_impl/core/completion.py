@@ -57,8 +57,7 @@ def _apply(instance: Instance, iteration: Iteration, finished: Collection[int], 
     for request_id in finished:
         sequence = lane.running(request_id)
         if sequence is not None and sequence.steps is not None and request_id not in iteration.surplus:
-            instance.running -= 1
-            lane.leave(sequence)
+            leave_batch(instance, lane, sequence)
             finish(instance, lane, sequence, now_s)
     for sequence in iteration.ended:
         if sequence.ended:
