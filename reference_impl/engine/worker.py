@@ -117,10 +117,10 @@ def die_with(sock: socket.socket) -> None:
     """End this process as soon as its instance is gone, also in the middle of a forward."""
     if not hasattr(select, "POLLRDHUP"):
         return  # then it ends when it has something to say, or waits for more
-    poll = select.poll()
-    poll.register(sock, select.POLLRDHUP)
 
-    def watch() -> None:
+    def watch() -> None:  # holds the socket: collected while the process computes, its descriptor would be no one's
+        poll = select.poll()
+        poll.register(sock, select.POLLRDHUP)
         poll.poll()
         os._exit(0)
 

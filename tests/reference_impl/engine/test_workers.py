@@ -341,21 +341,30 @@ def test_workers_die_with_their_instance_and_the_launcher_with_its_owner(
 
 def test_a_worker_whose_instance_is_gone_ends_in_the_middle_of_a_forward() -> None:
     code = """
-        import socket, sys, threading
+        import os, socket, sys, threading
         from reference_impl.engine.worker import die_with
         die_with(socket.socket(fileno=int(sys.argv[1])))
+        os.fstat(int(sys.argv[1]))  # whoever watches a socket keeps it open
         print("computing", flush=True)
         threading.Event().wait()
     """
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-c", textwrap.dedent(code), str(theirs.fileno())]
     root = Path(__file__).parents[3]
-    worker = subprocess.Popen(command, stdout=subprocess.PIPE, pass_fds=[theirs.fileno()], cwd=root)
-    assert worker.stdout is not None
-    with ours, theirs, worker.stdout:
-        assert worker.stdout.readline() == b"computing\n"
-        assert worker.poll() is None
-    assert worker.wait(timeout=10) == 0
+    with (
+        ours,
+        theirs,
+        subprocess.Popen(command, stdout=subprocess.PIPE, pass_fds=[theirs.fileno()], cwd=root) as worker,
+    ):
+        assert worker.stdout is not None
+        try:
+            assert worker.stdout.readline() == b"computing\n"
+            assert worker.poll() is None
+            theirs.close()
+            ours.close()
+            assert worker.wait(timeout=60) == 0
+        finally:
+            worker.kill()
 
 
 def test_an_instance_sweeps_what_its_killed_predecessor_left(real: Callable[..., TaskExecutor], run: str) -> None:
