@@ -59,7 +59,6 @@ DESIGNS = {
     ("iso-power", "conv"): _six(70, (45, 25), (25, 15), (25, 26), (25, 21)),
     ("iso-power", "code"): _six(70, (55, 15), (35, 5), (35, 8), (35, 7)),
     ("iso-cost", "conv"): _six(86, (51, 35), (25, 15), (30, 21), (30, 10)),
-    ("iso-cost", "code"): _six(86, (66, 20), (35, 5), (35, 10), (35, 7)),
 }
 """As its authors chose them for BLOOM-176B: equal power, or equal cost, of 40 H100 machines."""
 
@@ -85,7 +84,14 @@ def run_config(cluster: Cluster, trace: str, rate_rps: float, seconds: float, lo
     )
     pools = cluster.prompts if cluster.tokens else 0
     return RunConfig(
-        workload=WorkloadConfig(trace=trace, max_requests=round(rate_rps * seconds), rate_rps=rate_rps),
+        workload=WorkloadConfig(
+            synthetic={
+                "requests": max(round(rate_rps * seconds), 1),
+                "arrivals": f"poisson:rate_rps={rate_rps}",
+                "prompt": {"kind": "recorded", "trace": trace, "column": "prompt"},
+                "output": {"kind": "recorded", "trace": trace, "column": "output"},
+            }
+        ),
         fleet=fleet,
         policies=PoliciesConfig(
             dispatch=f"splitwise_mixed:prompt_instances={pools}", batch="whole_prompts", predictor="oracle"

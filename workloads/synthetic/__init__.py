@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from workloads.synthetic.arrivals import ARRIVALS, Arrivals, Constant, Gamma, OnOff, Poisson, Replayed
-from workloads.synthetic.lengths import LENGTHS, Fixed, Lengths, Lognormal, Normal, QuantileTable, Uniform
+from workloads.synthetic.lengths import LENGTHS, Fixed, Lengths, Lognormal, Normal, QuantileTable, Recorded, Uniform
 from workloads.synthetic.prefixes import SharedPrefix
 from workloads.synthetic.rates import Diurnal, Piecewise
 from workloads.synthetic.spec import SyntheticSpec, synthesise
@@ -23,6 +23,7 @@ __all__ = [
     "Piecewise",
     "Poisson",
     "QuantileTable",
+    "Recorded",
     "Replayed",
     "SharedPrefix",
     "SyntheticSpec",

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,6 +135,33 @@ class QuantileTable:
         return _whole(np.interp(rng.random(requests), probability, np.log(tokens)), self.max_tokens)
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """The lengths in one column of another trace (a path or a name), each drawn with replacement.
+
+    Prompts and outputs drawn so are independent of each other, whatever they were in the trace; requests as a whole
+    are drawn by :meth:`workloads.trace.Trace.bootstrap`.
+    """
+
+    kind: ClassVar[str] = "recorded"
+    trace: str
+    column: Literal["prompt", "output"]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.trace, str) or not self.trace:
+            raise TraceError(f"Recorded: trace={self.trace!r} (allowed: the path or the name of a trace)")
+        if self.column not in ("prompt", "output"):
+            raise TraceError(f"Recorded: column={self.column!r} (allowed: prompt, output)")
+
+    def tokens(self, requests: int, rng: np.random.Generator) -> NDArray[np.int32]:
+        """See :class:`Lengths`."""
+        from workloads.catalog import open_trace  # the catalogue generates bundled workloads with this module
+
+        recorded = open_trace(self.trace)
+        lengths = recorded.prompt_tokens if self.column == "prompt" else recorded.output_tokens
+        return rng.choice(lengths, size=requests)
+
+
 def _whole(log_tokens: NDArray[np.float64], max_tokens: int) -> NDArray[np.int32]:
     """Rounded lengths from 1 to ``max_tokens``; capped before the exponential so that nothing overflows."""
     tokens = np.rint(np.exp(np.minimum(log_tokens, math.log(MAX_TOKENS))))
@@ -176,4 +203,6 @@ def _checked(points: object) -> Points:
     return tuple((probability, tokens) for probability, tokens in table.tolist())
 
 
-LENGTHS: dict[str, type[Lengths]] = {kind.kind: kind for kind in (Fixed, Lognormal, Normal, Uniform, QuantileTable)}
+LENGTHS: dict[str, type[Lengths]] = {
+    kind.kind: kind for kind in (Fixed, Lognormal, Normal, Uniform, QuantileTable, Recorded)
+}

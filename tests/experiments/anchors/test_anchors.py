@@ -13,8 +13,10 @@ import pytest
 from experiments.anchors import ANCHORS
 from experiments.anchors.anchor import Claim, keep
 from experiments.anchors.distserve import DISTSERVE, their_bisection
-from experiments.anchors.splitwise import CASES, SPLITWISE, keeps_targets, slowdowns
+from experiments.anchors.splitwise import CASES, SPLITWISE
 from experiments.anchors.splitwise_clusters import A100, DESIGNS, H100, Cluster, run_config
+from experiments.anchors.splitwise_sizing import smallest
+from experiments.anchors.splitwise_targets import keeps_targets, slowdowns
 from experiments.cli import run
 from experiments.config_base import ConfigError
 from experiments.figures.study import Row, check_free
@@ -22,7 +24,13 @@ from experiments.figures.study import Row, check_free
 NEEDS_TABLE = pytest.mark.skipif("SEMIFLOW_CALIBRATION" not in os.environ, reason="SEMIFLOW_CALIBRATION is not set")
 
 
+NAMES = ("Baseline-A100", "Baseline-H100", "Splitwise-AA", "Splitwise-HH", "Splitwise-HA", "Splitwise-HHcap")
+
+
 def splitwise_rows(rates: dict[str, float]) -> list[Row]:
+    sized = ("iso-throughput", "conv", "sequences")
+    at_their_highest = [(case, each, rates[each.name]) for case in CASES for each in DESIGNS[case[:2]]]
+    at_one_rate = [(sized, each, 70.0) for each in DESIGNS["iso-power", "conv"]]
     return [
         {
             "design": design,
@@ -31,13 +39,12 @@ def splitwise_rows(rates: dict[str, float]) -> list[Row]:
             "cluster": cluster.name,
             "prompt_machines": cluster.prompts,
             "token_machines": cluster.tokens,
+            "rate_rps": rate,
             "monotone": "True",
-            "rate_rps": rates[cluster.name],
             "cost": cluster.cost,
             "power": cluster.power,
         }
-        for design, trace, lookup in CASES
-        for cluster in DESIGNS[design, trace]
+        for (design, trace, lookup), cluster, rate in [*at_their_highest, *at_one_rate]
     ]
 
 
@@ -48,12 +55,31 @@ def test_clusters_are_equal_in_power_or_cost() -> None:
 
 
 def test_orderings_need_more_than_the_tolerance_of_the_search() -> None:
-    names = ("Baseline-A100", "Baseline-H100", "Splitwise-AA", "Splitwise-HH", "Splitwise-HA", "Splitwise-HHcap")
-    found = SPLITWISE.claims(splitwise_rows(dict(zip(names, (50.0, 80.0, 117.5, 90.0, 82.0, 70.0), strict=True))))
-    said = {claim.statement: claim for claim in found if claim.statement.startswith("iso-power, conv:")}
-    assert [round(claim.value, 4) for claim in said.values()] == [2.35, 1.4688, 1.6, 1.125, 1.025, 0.875]
-    assert [claim.verdict for claim in said.values()] == [*["reproduced"] * 4, *["not reproduced"] * 2]
-    assert "at 0.81 of its cost" in list(said)[1]
+    found = SPLITWISE.claims(splitwise_rows(dict(zip(NAMES, (50.0, 80.0, 107.5, 90.0, 81.0, 109.65), strict=True))))
+    conv = [claim for claim in found if claim.statement.startswith("equal power, conversation: ")]
+    assert [round(claim.value, 4) for claim in conv] == [2.15, 1.0125, 1.02, 1.0125]
+    assert [claim.verdict for claim in conv] == ["reproduced", "not reproduced", "reproduced", "not reproduced"]
+
+
+def test_the_smallest_clusters_are_held_against_the_smallest_h100_baseline() -> None:
+    rows = splitwise_rows(dict.fromkeys(NAMES, 50.0))
+    bigger = [{**row, "cost": 999.0, "power": 9999.0} for row in rows if row["design"] == "iso-throughput"]
+    found = {claim.statement: claim for claim in SPLITWISE.claims([*rows, *bigger])}
+    power = found["equal throughput, conversation: power of Splitwise-HHcap over Baseline-H100"]
+    cost = found["equal throughput, conversation: cost of Splitwise-AA over Baseline-H100"]
+    assert power.value == pytest.approx((25 * 44.0 + 21 * 30.8) / (40 * 44.0))
+    assert cost.value == pytest.approx(70 * 2.21 / (40 * 4.76))
+    assert (power.verdict, cost.verdict) == ("not reproduced", "reproduced")
+
+
+def test_no_pool_of_a_smallest_cluster_can_be_smaller() -> None:
+    def carries(cluster: Cluster) -> bool:
+        return 2 * cluster.prompts + 3 * cluster.tokens >= 20 and cluster.prompts >= 3
+
+    found = smallest(Cluster("split", 1, H100, 1), carries)
+    assert [(each.prompts, each.tokens) for each in found] == [(3, 5), (4, 4), (6, 3), (7, 2), (9, 1)]
+    assert [each.prompts for each in smallest(Cluster("baseline", 1, H100), carries)] == [10]
+    assert smallest(Cluster("split", 1, H100, 1), lambda _cluster: False) == []
 
 
 def test_a_claim_without_a_range_is_only_told() -> None:
@@ -63,8 +89,9 @@ def test_a_claim_without_a_range_is_only_told() -> None:
 
 @NEEDS_TABLE
 def test_a_lone_request_on_an_a100_has_no_slowdown() -> None:
-    lone = run_config(Cluster("one", 1, A100), "bundled:math-500-like", 0.01, 100.0, "sequences", 0)
-    assert lone.workload.max_requests == 1
+    lone = run_config(Cluster("one", 1, A100), "bundled:math-500-like:requests=9,seed=0", 0.01, 100.0, "sequences", 0)
+    assert lone.workload.synthetic is not None
+    assert lone.workload.synthetic["requests"] == 1
     assert keeps_targets(lone)
 
 
@@ -117,11 +144,11 @@ def test_the_claims_of_distserve_come_from_its_rows() -> None:
 
 
 def test_an_anchors_files_are_data_picture_and_manifest(tmp_path: Path) -> None:
-    rows = splitwise_rows(dict.fromkeys((each.name for each in DESIGNS["iso-power", "conv"]), 50.0))
+    rows = splitwise_rows(dict.fromkeys(NAMES, 50.0))
     keep(SPLITWISE, rows, tmp_path, (0, 1))
     told = json.loads((tmp_path / "splitwise.json").read_text(encoding="utf-8"))
     assert told["command"] == "semiflow anchor splitwise --seeds 2"
-    assert {claim["verdict"] for claim in told["claims"]} == {"not reproduced", "told"}
+    assert {claim["verdict"] for claim in told["claims"]} == {"reproduced", "not reproduced", "told"}
     assert (tmp_path / "splitwise.csv").read_text(encoding="utf-8").count("\n") == 1 + len(rows)
     assert (tmp_path / "splitwise.png").stat().st_size > 10_000
     with pytest.raises(ConfigError, match="exists already"):
@@ -132,9 +159,11 @@ def test_an_anchors_files_are_data_picture_and_manifest(tmp_path: Path) -> None:
 def test_the_command_measures_and_prints_verdicts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = splitwise_rows(dict.fromkeys((each.name for each in DESIGNS["iso-power", "conv"]), 50.0))
+    rows = splitwise_rows(dict.fromkeys(NAMES, 50.0))
     monkeypatch.setitem(ANCHORS, "splitwise", replace(SPLITWISE, measure=lambda _seeds, _progress: rows))
     assert run(["anchor", "splitwise", "--out", str(tmp_path)]) == 0
-    assert "not reproduced  iso-power, conv: rate of Splitwise-AA over Baseline-A100" in capsys.readouterr().out
+    assert (
+        "not reproduced  equal power, conversation: rate of Splitwise-AA over Baseline-A100" in capsys.readouterr().out
+    )
     assert run(["anchor", "vidur", "--out", str(tmp_path)]) == 2
     assert "no anchor 'vidur'; allowed: distserve, splitwise" in capsys.readouterr().err

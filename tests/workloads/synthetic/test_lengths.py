@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from workloads.errors import TraceError
-from workloads.synthetic import LENGTHS, Fixed, Lognormal, QuantileTable
+from workloads.storage import save
+from workloads.synthetic import LENGTHS, Fixed, Lognormal, QuantileTable, Recorded
 from workloads.synthetic.lengths import shipped_table
+from workloads.trace import Trace
 
 N = 100_000
 
@@ -48,6 +51,16 @@ def test_a_shipped_table_gives_its_quantiles_back(name: str) -> None:
         below, upto = (tokens < round(expected)).mean(), (tokens <= round(expected)).mean()
         error = 4 * math.sqrt(probability * (1 - probability) / N) + 1e-9
         assert below - error <= probability <= upto + error, (name, probability)
+
+
+def test_recorded_lengths_are_those_of_the_column_and_come_as_often(small_trace: Trace, tmp_path: Path) -> None:
+    save(small_trace, tmp_path / "t.parquet")
+    for column, recorded in (("prompt", small_trace.prompt_tokens), ("output", small_trace.output_tokens)):
+        tokens = Recorded(str(tmp_path / "t.parquet"), column).tokens(N, np.random.default_rng(6))  # type: ignore[arg-type]
+        found, counts = np.unique(tokens, return_counts=True)
+        expected, times = np.unique(recorded, return_counts=True)
+        assert found.tolist() == expected.tolist()
+        assert counts / N == pytest.approx(times / len(recorded), rel=0.05)
 
 
 def test_tables_between_points_are_straight_on_a_logarithmic_scale() -> None:
@@ -87,7 +100,7 @@ def test_longbench_like_outputs_are_the_tasks_generation_limits() -> None:
 
 
 def test_every_kind_is_listed_under_its_name() -> None:
-    assert list(LENGTHS) == ["fixed", "lognormal", "normal", "uniform", "table"]
+    assert list(LENGTHS) == ["fixed", "lognormal", "normal", "uniform", "table", "recorded"]
 
 
 @pytest.mark.parametrize(
@@ -108,6 +121,8 @@ def test_every_kind_is_listed_under_its_name() -> None:
         (lambda: QuantileTable(points=((0.0, 0.5), (1.0, 2.0))), "tokens >= 1"),
         (lambda: QuantileTable(points=((0.0, 1.0), (1.0, float("nan")))), "points="),
         (lambda: QuantileTable(points=()), r"points=\(\)"),
+        (lambda: Recorded("", "prompt"), "Recorded: trace=''"),
+        (lambda: Recorded("x", "think_s"), r"Recorded: column='think_s' \(allowed: prompt, output\)"),  # type: ignore[arg-type]
     ],
 )
 def test_a_parameter_out_of_range_is_refused(make: Callable[[], object], message: str) -> None:

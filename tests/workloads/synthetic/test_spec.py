@@ -21,6 +21,7 @@ from workloads.synthetic import (
     OnOff,
     Poisson,
     QuantileTable,
+    Recorded,
     Replayed,
     SharedPrefix,
     SyntheticSpec,
@@ -55,7 +56,9 @@ def test_a_mapping_and_texts_build_the_same_parts() -> None:
         arrivals=st.sampled_from(
             [Poisson(1.5), Gamma(2.0, 0.5), Constant(1), OnOff(1.0, 0.5, 60.0), Replayed("x", 2.0)]
         ),
-        prompt=st.sampled_from([Fixed(3), Lognormal(10.0, 0.1, 99), QuantileTable("longbench-like.prompt")]),
+        prompt=st.sampled_from(
+            [Fixed(3), Lognormal(10.0, 0.1, 99), QuantileTable("longbench-like.prompt"), Recorded("x", "output")]
+        ),
         output=st.just(QuantileTable(points=((0.0, 1.0), (1.0, 2.5)), max_tokens=2)),
         prefix=st.none() | st.just(SharedPrefix(3, 100, "zipf", 0.7, 50)),
         name=st.text(min_size=1),
