@@ -1,5 +1,5 @@
-"""A local server of the OpenAI API for clients to be tested against: it speaks just enough HTTP, and misbehaves on
-request."""
+"""What all tests share: property tests that draw the same examples in each run, and a local server of the OpenAI API
+for clients to be tested against. It speaks just enough HTTP, and misbehaves on request."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("gate", derandomize=True, deadline=None)
+settings.register_profile("explore", deadline=None, print_blob=True)
+settings.load_profile("gate")
 
 MODELS = {"data": [{"id": "tiny", "max_model_len": 4096, "vocab_size": 512, "special_token_ids": [0, 1, 2]}]}
 

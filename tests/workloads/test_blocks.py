@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from workloads.errors import TraceError
@@ -41,7 +41,6 @@ def shared_blocks(trace: Trace) -> list[list[int]]:
     return [[common(one, other) for other in trace.prefix_ids] for one in trace.prefix_ids]
 
 
-@settings(deadline=None)
 @given(PROMPTS, st.booleans())
 def test_coarse_ids_are_those_that_hashing_coarse_blocks_gives(prompts: list[Prompt], whole: bool) -> None:
     coarse = hashed(prompts, 2, whole).with_block_tokens(8)
@@ -59,7 +58,6 @@ def test_coarse_ids_are_those_that_hashing_coarse_blocks_gives(prompts: list[Pro
     Trace("again", coarse.arrival_s, coarse.prompt_tokens, coarse.output_tokens, coarse.prefix_ids, 8)
 
 
-@settings(deadline=None)
 @given(PROMPTS, st.booleans())
 def test_refined_ids_share_the_same_tokens(prompts: list[Prompt], whole: bool) -> None:
     trace = hashed(prompts, 8, whole)
@@ -72,7 +70,6 @@ def test_refined_ids_share_the_same_tokens(prompts: list[Prompt], whole: bool) -
     Trace("again", fine.arrival_s, fine.prompt_tokens, fine.output_tokens, fine.prefix_ids, 2)
 
 
-@settings(deadline=None)
 @given(PROMPTS)
 def test_there_and_back_shares_the_same(prompts: list[Prompt]) -> None:
     trace = hashed(prompts, 8, whole_blocks_only=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from workloads.errors import TraceError
@@ -19,7 +19,6 @@ def longest(times: list[int]) -> int:
     return max(best, default=0)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 6), max_size=12))
 def test_the_fewest_rows_are_lost_and_the_rest_ascends(times: list[int]) -> None:
     keep = longest_ascending([float(time) for time in times])

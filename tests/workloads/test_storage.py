@@ -26,7 +26,7 @@ def test_a_saved_trace_comes_back_equal(small_trace: Trace, tmp_path: Path, asse
     assert_same(open_trace(tmp_path / "small.parquet"), small_trace.head(5))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     gaps=st.lists(st.floats(0, 1e6), min_size=1, max_size=20),
     with_ids=st.booleans(),

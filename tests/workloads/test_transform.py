@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from workloads.errors import TraceError
@@ -48,7 +48,6 @@ def test_clip_shortens_the_prompt_and_its_ids_first(small_trace: Trace) -> None:
     assert "4 prompts, 1 outputs" in clipped.metadata["transformations"]
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), min_size=1), st.integers(2, 60))
 def test_clipped_requests_fit_and_shorten_no_more_than_needed(lengths: list[tuple[int, int]], limit: int) -> None:
     prompt, output = np.array(lengths, dtype=np.int32).T

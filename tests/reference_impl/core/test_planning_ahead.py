@@ -352,7 +352,7 @@ def assert_told(host: Any, run: Any) -> None:
     assert set(run.rows["reject"].ints("request").tolist()) == over.keys() - ended
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_happens_every_token_comes_once_and_no_block_is_used_twice(
     make_host: Any, new_job: Any, read_back: Any, data: st.DataObject

@@ -18,7 +18,7 @@ EOS = frozenset(range(0, 1000, 25))
 """Every 25th token ends a request, so that many a plan made ahead turns out to be wrong."""
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 2**32),
     ahead=st.booleans(),

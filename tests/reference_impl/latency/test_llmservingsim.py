@@ -95,7 +95,7 @@ def test_without_a_skew_measurement_there_is_no_table(small_profile: Write) -> N
     where=st.floats(0, 1),
     name=st.sampled_from(["dense.csv", "attention.csv", "skew_fit.csv", "meta.yaml"]),
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_damage_reads_or_is_a_profile_error(
     session_profile: Path, tmp_path: Path, junk: bytes, where: float, name: str
 ) -> None:

@@ -100,19 +100,19 @@ MODELS: list[LatencyModel] = [
 
 @pytest.mark.parametrize("cost", MODELS, ids=lambda cost: cost.name)
 @given(work=works())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_piece_is_exact(cost: LatencyModel, work: Work) -> None:
     assert_piece_holds(cost, work)
 
 
 @given(work=works())
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_piece_of_a_profile_is_exact(session_profile: Path, work: Work) -> None:
     assert_piece_holds(_opened(session_profile), work)
 
 
 @given(work=works())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_piece_of_the_real_profile_is_exact(calibration: Path, work: Work) -> None:
     assert_piece_holds(_opened(calibration / "vllm_runs" / "rtxpro6000_llama-3.1-8b"), work)
 

@@ -131,7 +131,7 @@ FLEETS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
 ]
 
 
-@settings(max_examples=24, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=24, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from(FLEETS),
     st.integers(20, 60),

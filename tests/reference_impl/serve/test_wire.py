@@ -39,7 +39,7 @@ def test_a_message_arrives_as_it_was_sent(message: Any) -> None:
 
 
 @given(st.lists(IDS, max_size=20), st.lists(IDS, max_size=5), st.floats(allow_nan=False), st.text(max_size=20))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_requests_of_any_content_arrive(prompt: list[int], ids: list[int], at_s: float, tenant: str) -> None:
     view = RequestView(1, at_s, len(prompt), tuple(ids), 16, tenant=tenant)
     sent = Submit(1, EngineRequest(view, tuple(prompt), PARAMS))
@@ -52,7 +52,7 @@ def test_every_message_can_be_built_from_plain_values() -> None:
 
 
 @given(st.binary(max_size=64))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_bytes_are_a_value_or_an_error(content: bytes) -> None:
     try:
         plain = unpack(content)

@@ -212,7 +212,7 @@ def latency(request: pytest.FixtureRequest, affine: Any) -> Any:
     return Roofline(hardware("a100-80g"), model("llama-2-7b"))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_fast_paths_equal_plain_stepping(deploy: Deploy, latency: Any, data: st.DataObject) -> None:
     trace = data.draw(traces())

@@ -144,7 +144,7 @@ class Plans:
         return ScalePlan(self.plans[self.asked % len(self.plans)])
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_change_of_the_fleet_loses_a_request_and_closed_forms_equal_plain_stepping(
     deploy: Deploy, affine: Any, data: st.DataObject

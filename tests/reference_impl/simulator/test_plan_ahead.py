@@ -146,7 +146,7 @@ def traces(draw: st.DrawFn) -> Trace:
     )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_planning_ahead_equals_the_oracle(deploy: Deploy, affine: Any, served: Any, data: st.DataObject) -> None:
     trace = data.draw(traces())
@@ -162,7 +162,7 @@ def test_planning_ahead_equals_the_oracle(deploy: Deploy, affine: Any, served: A
         np.testing.assert_allclose(tokens.times_s(request), times, rtol=1e-9, err_msg=f"request {request}")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_every_policy_can_be_asked_ahead(deploy: Deploy, affine: Any, served: Any, data: st.DataObject) -> None:
     """Short of blocks, with stale reports, on any mix of instances: what the log says adds up."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from workloads.client.asks import IdPrompts
@@ -45,7 +45,6 @@ def prompts_of(trace: Trace, seed: int = 3) -> list[list[int]]:
     return [prompts.prompt(row) for row in range(len(trace))]
 
 
-@settings(deadline=None)
 @given(traces())
 def test_equal_ids_are_equal_tokens_and_nothing_else_is(trace: Trace) -> None:
     assert trace.prefix_ids is not None
@@ -61,7 +60,6 @@ def test_equal_ids_are_equal_tokens_and_nothing_else_is(trace: Trace) -> None:
             assert len(rest_one) < 4 or len(rest_other) < 4 or rest_one != rest_other
 
 
-@settings(deadline=None)
 @given(traces())
 def test_lengths_are_exact_and_tokens_ordinary(trace: Trace) -> None:
     prompts = prompts_of(trace)

@@ -84,26 +84,26 @@ def parquet_bytes() -> bytes:
     return write(columns, {"block_size_tokens": "32"})
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=200), NAMES, INVALID, st.booleans())
 def test_any_bytes(data: bytes, name: str, invalid: Invalid, zipped: bool) -> None:
     reads_or_refuses(name, gzip.compress(data) if zipped else data, invalid)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(GOOD_CSV_LINE | CSV_LINE, max_size=8), st.sampled_from(["\n", "\r\n", "\r"]), INVALID)
 def test_any_csv(lines: list[str], end: str, invalid: Invalid) -> None:
     text = end.join(["TIMESTAMP,ContextTokens,GeneratedTokens", *lines])
     reads_or_refuses("x.csv", text.encode("utf-8", "surrogatepass"), invalid)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(MOONCAKE_ROW.map(json.dumps) | st.text(max_size=10), max_size=8), INVALID)
 def test_any_mooncake_file(lines: list[str], invalid: Invalid) -> None:
     reads_or_refuses("x.jsonl", "\n".join(lines).encode("utf-8", "surrogatepass"), invalid)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(edits=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=4), invalid=INVALID)
 def test_parquet_with_changed_bytes(parquet_bytes: bytes, edits: list[tuple[int, int]], invalid: Invalid) -> None:
     data = bytearray(parquet_bytes)
@@ -112,7 +112,7 @@ def test_parquet_with_changed_bytes(parquet_bytes: bytes, edits: list[tuple[int,
     reads_or_refuses("x.parquet", bytes(data), invalid)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(cut=st.integers(0, 10**6), invalid=INVALID)
 def test_truncated_parquet_and_gzip(parquet_bytes: bytes, cut: int, invalid: Invalid) -> None:
     reads_or_refuses("x.parquet", parquet_bytes[: cut % len(parquet_bytes)], invalid)
@@ -125,7 +125,7 @@ TIMES = st.none() | st.floats() | st.floats(0, 10)
 IDS = st.none() | st.lists(st.none() | st.integers(-1, 5), max_size=3)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     rows=st.lists(st.tuples(TIMES, NUMBERS, NUMBERS, IDS, st.none() | st.text(max_size=2)), max_size=8),
     drop=st.sets(

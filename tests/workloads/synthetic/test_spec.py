@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from workloads.errors import TraceError
@@ -48,7 +48,6 @@ def test_a_mapping_and_texts_build_the_same_parts() -> None:
     assert SyntheticSpec.from_mapping(GOOD | {"arrivals": "gamma:rate_rps=2,cv=1.5"}) == spec
 
 
-@settings(deadline=None)
 @given(
     st.builds(
         SyntheticSpec,

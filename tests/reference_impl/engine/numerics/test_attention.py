@@ -107,14 +107,14 @@ class World:
         return torch.einsum("hqk,khd->qhd", scores.softmax(-1), values).float()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(cases())
 def test_every_row_sees_exactly_the_tokens_before_it(case: Case) -> None:
     found, wanted = World(case).attend(0.3)
     assert torch.allclose(found, wanted, atol=2e-5)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(cases())
 def test_new_keys_and_values_are_where_the_block_table_says_and_nothing_else_changes(case: Case) -> None:
     world = World(case)

@@ -147,7 +147,7 @@ def test_the_draws_of_a_seed_are_the_same_for_ever() -> None:
     assert [uniform(0, 0), uniform(0, 1), uniform(42, 1000)] == recorded
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(st.floats(-20, 20), min_size=2, max_size=40),
     st.integers(1, 45),

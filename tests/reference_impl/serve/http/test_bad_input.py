@@ -292,7 +292,7 @@ ANYTHING = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from([COMPLETIONS, CHAT]), st.dictionaries(st.sampled_from(NAMES), ANYTHING, max_size=4))
 async def test_no_json_makes_the_server_fail(client: httpx.AsyncClient, path: str, fields: dict[str, Any]) -> None:
     prompt = {"prompt": [1]} if path == COMPLETIONS else {"messages": TURN}

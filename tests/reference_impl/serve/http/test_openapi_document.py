@@ -25,6 +25,6 @@ NOT_IN_THE_DOCUMENT: list[Any] = [CHECKS.get_one("positive_data_acceptance")]
 
 
 @schema.parametrize()
-@settings(max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 def test_answers_are_as_documented(case: schemathesis.Case[Any]) -> None:
     case.call_and_validate(excluded_checks=NOT_IN_THE_DOCUMENT)

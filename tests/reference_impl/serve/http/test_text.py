@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers
 
@@ -41,13 +41,11 @@ def streamed(tokenizer: Tokenizer, ids: list[int]) -> str:
     return "".join(detokenizer.step(token) for token in ids) + detokenizer.flush()
 
 
-@settings(deadline=None)
 @given(IDS)
 def test_bytes_come_to_the_same_text_as_decoding_the_whole(ids: list[int]) -> None:
     assert streamed(BYTE_LEVEL, ids) == BACKEND.decode(ids, skip_special_tokens=True)
 
 
-@settings(deadline=None)
 @given(IDS)
 def test_the_window_comes_to_the_same_text_too(ids: list[int]) -> None:
     detokenizer = WindowDetokenizer(BACKEND.decode, {0, 1, 2})
@@ -55,13 +53,11 @@ def test_the_window_comes_to_the_same_text_too(ids: list[int]) -> None:
     assert text == BACKEND.decode(ids, skip_special_tokens=True)
 
 
-@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_every_text_survives_encoding_and_streaming(text: str) -> None:
     assert streamed(BYTE_LEVEL, BYTE_LEVEL.encode(text, special_tokens=True)) == text
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(["hello", "world", "é", "\N{GRINNING FACE}", "h"]), max_size=6))
 def test_a_vocabulary_of_words_and_bytes_streams_exactly(words: list[str]) -> None:
     backend = sentencepiece_like()
@@ -91,7 +87,6 @@ def test_special_tokens_and_ids_beyond_the_vocabulary_are_no_text() -> None:
     assert BYTE_LEVEL.token_bytes(5000) == b""
 
 
-@settings(deadline=None)
 @given(st.lists(st.text("ab", min_size=1, max_size=4), min_size=1, max_size=3), st.text("abc", max_size=30), st.data())
 def test_stop_strings_are_found_wherever_pieces_are_cut(stops: list[str], text: str, data: st.DataObject) -> None:
     matcher = StopStrings(stops)
