@@ -78,14 +78,15 @@ def validate_vllm_run(folder: str | Path) -> Validated:
 
 
 def as_json(found: Validated) -> dict[str, Any]:
-    """Ready for ``json.dumps``; ``over_time`` is null where there is no time series."""
+    """Ready for ``json.dumps``."""
+    return {**run_facts(found), "environment": environment()}
+
+
+def run_facts(found: Validated) -> dict[str, Any]:
+    """What was found of one run; ``over_time`` is null where there is no time series."""
     from experiments.validation.figure import facts
 
-    return {
-        "comparison": found.comparison,
-        "over_time": facts(found.over_time) if found.over_time else None,
-        "environment": environment(),
-    }
+    return {"comparison": found.comparison, "over_time": facts(found.over_time) if found.over_time else None}
 
 
 def as_text(found: Validated) -> str:

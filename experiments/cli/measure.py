@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from experiments.cli.vllm_record import vllm_record
+from experiments.config_base import ConfigError
+
+if TYPE_CHECKING:
+    from experiments.validate import Validated
 
 bench = typer.Typer(help="Measure semiflow itself.", no_args_is_help=True)
 validate = typer.Typer(help="Compare simulated runs with recorded real ones.", no_args_is_help=True)
@@ -93,7 +97,10 @@ def _validate() -> None:
 
 @validate.command("vllm-run")
 def vllm_run(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="requests.jsonl, meta.json, hardware profile.")],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="FOLDER", help="requests.jsonl, meta.json, profile. Several: recordings of one run."),
+    ],
     json_: Json = False,
     plot: Annotated[
         Path | None,
@@ -103,18 +110,31 @@ def vllm_run(
     """Simulate a recorded vLLM run from its requests, engine settings and hardware profile, and print the errors.
 
     Nothing is fitted to the run. Times count from a request's arrival; percentiles are linear. Where the folder has a
-    timeseries.csv, running and waiting requests and KV use over time are compared too.
+    timeseries.csv, running and waiting requests and KV use over time are compared too. Several recordings of one run
+    give the mean errors too: what is left of a machine's noise is their standard error.
     """
-    from experiments.config_base import ConfigError
     from experiments.validate import as_json, as_text, validate_vllm_run
+    from experiments.validation.repeated import repeated_json, repeated_text, validate_vllm_runs
+
+    if len(folders) == 1:
+        found = validate_vllm_run(folders[0])
+        facts, text = as_json(found), as_text(found)
+        if plot is not None:
+            _draw(found, plot, folders[0], facts)
+    elif plot is not None:
+        raise ConfigError(f"--plot draws one run, and {len(folders)} folders are given; leave it out, or give one")
+    else:
+        repeated = validate_vllm_runs(folders)
+        facts, text = repeated_json(repeated), repeated_text(repeated)
+    typer.echo(json.dumps(facts, indent=2) if json_ else text)
+
+
+def _draw(found: Validated, plot: Path, folder: Path, facts: dict[str, Any]) -> None:
     from experiments.validation.figure import write
 
-    found = validate_vllm_run(folder)
-    if plot is not None:
-        if found.over_time is None:
-            raise ConfigError(f"nothing to draw: {folder} has no timeseries.csv")
-        write(found.over_time, plot, {"command": " ".join(("semiflow", *sys.argv[1:])), **as_json(found)})
-    typer.echo(json.dumps(as_json(found), indent=2) if json_ else as_text(found))
+    if found.over_time is None:
+        raise ConfigError(f"nothing to draw: {folder} has no timeseries.csv")
+    write(found.over_time, plot, {"command": " ".join(("semiflow", *sys.argv[1:])), **facts})
 
 
 validate.command("vllm-record")(vllm_record)
