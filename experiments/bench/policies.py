@@ -15,6 +15,7 @@ from experiments.bench.figures import Figure, median_cpu_s, median_loops
 from experiments.bench.measure import measure, on_instances
 from experiments.bench.suite import MAX_TOTAL_TOKENS, RATE_SCALE
 from experiments.bench.workload import conversations, shared_prefixes
+from experiments.config_base import ConfigError
 from policies.registry import BUILTIN
 
 if TYPE_CHECKING:
@@ -58,14 +59,19 @@ def cases() -> Iterator[Case]:
 
 
 def run_policies(quick: bool, report: Report = lambda _: None, only: str = "") -> list[Figure]:
-    """Measure every case whose name contains ``only``. ``quick``: a tenth of the requests, each case once."""
+    """Measure every case whose name contains ``only``. ``quick``: a tenth of the requests, each case once.
+
+    Raises ConfigError where no name does.
+    """
+    wanted = [case for case in cases() if only in case.name]
+    if not wanted:
+        raise ConfigError(f"no case has {only!r} in its name; there are: {', '.join(case.name for case in cases())}")
     runs, requests = (1, 1000) if quick else (3, 10_000)
     traces = _traces(requests)
     figures = []
-    for case in cases():
-        if only in case.name:
-            report(case.name)
-            figures.append(_figure(case, *traces[case.workload], runs))
+    for case in wanted:
+        report(case.name)
+        figures.append(_figure(case, *traces[case.workload], runs))
     return figures
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from experiments.cli.progress import progress
+from experiments.config_base import ConfigError
+from experiments.run_folder import check_can_hold
 
 if TYPE_CHECKING:
     from experiments.config import RunConfig
@@ -45,6 +47,9 @@ def profile(
     from experiments.profiling.run import add_live_runs, profile_engine
 
     described = _described(config, model, device, cpu_share)
+    if out.is_dir():
+        raise ConfigError(f"--out {out}: is a folder; name a file in it, such as {out / 'profile.json'}")
+    check_can_hold(out.parent, told=out)
     with progress("profiling") as report:
         content = profile_engine(described, out, rounds=rounds, quick=quick, progress=report)
     if live_run:

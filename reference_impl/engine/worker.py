@@ -128,8 +128,10 @@ def die_with(sock: socket.socket) -> None:
 
 
 def _runner(spec: WorkerSpec, progress: LayerProgress | None) -> ModelRunner:
+    from reference_impl.engine.device.choice import check_device
     from reference_impl.engine.runner import Runner as ModelRunner
 
+    check_device(spec.source.device)
     if spec.pool is None:
         pool = KvPool.create(None, spec.layout, spec.blocks, spec.source.device)
     else:

@@ -13,6 +13,7 @@ from experiments.bench import Figure, as_json, as_text, base, million, policies,
 from experiments.bench.figures import Sample, median_loops
 from experiments.bench.measure import colocated, measure
 from experiments.bench.reference import reference_cpu_s
+from experiments.cli import run
 from experiments.config_base import ConfigError
 from policies.registry import BUILTIN
 from workloads.catalog import open_trace
@@ -106,6 +107,11 @@ def test_a_policys_figure_states_the_bar(monkeypatch: pytest.MonkeyPatch, tmp_pa
     (figure,) = policies.run_policies(quick=True, only="dispatch round_robin")
     assert (round(figure.value), figure.floor, figure.reached) == (2500, 3000.0, "missed")
     assert figure.note == "1000 requests of bundled:azure-conv-like (synthetic: azure_2023_conv is not at hand)"
+
+
+def test_a_name_that_no_case_has_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["bench", "policies", "--only", "round robin"]) == 2
+    assert "no case has 'round robin' in its name; there are: " in capsys.readouterr().err
 
 
 def test_another_version_is_measured_in_turns_with_this_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,17 @@ def test_profile_writes_a_file_that_the_simulator_takes(
     assert "is of tiny, but fleet.model is llama-30m" in capsys.readouterr().err
 
 
+def test_a_place_that_cannot_hold_a_profile_is_told_before_the_work(
+    stub_workers: list[RunConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["profile", "--model", "tiny", "--out"]
+    assert run([*command, str(tmp_path)]) == 2
+    assert f"--out {tmp_path}: is a folder; name a file in it" in capsys.readouterr().err
+    assert run([*command, "/dev/null/tiny.json"]) == 2
+    assert "/dev/null is no folder that can be written to" in capsys.readouterr().err
+    assert not stub_workers
+
+
 def test_a_live_run_adds_its_overheads(
     stub_workers: list[RunConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,7 +30,7 @@ from reference_impl.engine.testing import FakeDoor, fake_builder, fake_request, 
 from reference_impl.engine.weights import ModelSource, ensure_weights
 from reference_impl.events import EventLog
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 Wait = Callable[[Callable[[], bool]], Awaitable[None]]
 MODEL = ModelSource("tiny")
 FIELDS: dict[str, Any] = {"block_tokens": 16, "kv_blocks": 120, "max_batch_tokens": 512, "max_context_tokens": 512}
@@ -242,6 +242,15 @@ def test_workers_that_cannot_start_say_why(
 ) -> None:
     with pytest.raises(EngineError, match=reason):
         serve([real(0, worker=worker)], lambda: None)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_worker_on_a_gpu_that_is_not_there_says_so(launcher: Launcher, folder: Path, run: str) -> None:
+    settings = WorkerSettings(ModelSource("tiny", device="cuda"), folder / "weights", 0.0)
+    starts = ProcessCrews(launcher.socket, run, settings)
+    executor = TaskExecutor(fake_builder(0, fake_spec(**FIELDS)), starts, TaskSettings(), time.monotonic)
+    with pytest.raises(EngineError, match="device 'cuda' needs a GPU"):
+        serve([executor], lambda: None)
 
 
 def test_on_a_device_whose_memory_others_cannot_reach_only_colocated_instances_run(folder: Path, run: str) -> None:
