@@ -15,7 +15,7 @@ from experiments.figures.study import Row
 
 _TRACES = {"conv": "azure_2023_conv", "code": "azure_2023_code"}
 _SECONDS = 120.0
-_LOWEST_RPS, _HIGHEST_RPS = 20.0, 640.0
+_LOWEST_RPS, _HIGHEST_RPS = 5.0, 640.0
 _TOLERANCE = 0.02
 _SIZED_AT_RPS = 70.0
 CASES = [(*design, "sequences") for design in DESIGNS] + [("iso-power", "conv", "context")]

@@ -107,6 +107,7 @@ def draw(rows: Sequence[Row]) -> Figure:
         last.bar_label(bars, fmt="%.2f", fontsize=6, rotation=90, padding=2)
     last.set_xticks(range(len(least)), list(least))
     last.set_title("{}, {}\nBaseline-H100 = 1".format(*sized), fontsize=9)
+    last.margins(y=0.15)
     last.legend(fontsize=7)
     for axis in figure.axes:
         axis.tick_params(axis="x", rotation=90, labelsize=7)
