@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from experiments.figures.study import Row, write
+from experiments.cases.answers import Answers
+from experiments.figures.study import Row, within, write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,10 +29,8 @@ class Claim(NamedTuple):
     @property
     def verdict(self) -> str:
         """``reproduced`` or ``not reproduced``; ``told`` where no range was set."""
-        if self.low is None and self.high is None:
-            return "told"
-        inside = (self.low is None or self.value >= self.low) and (self.high is None or self.value <= self.high)
-        return "reproduced" if inside else "not reproduced"
+        inside = within(self.value, self.low, self.high)
+        return "told" if inside is None else "reproduced" if inside else "not reproduced"
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,8 @@ class Anchor:
     name: str
     setup: Mapping[str, Any]
     """What was simulated; what is calibrated and what predicted; the sources."""
-    measure: Callable[[Sequence[int], Progress], list[Row]]
-    """Seeds -> the data. Simulates."""
+    measure: Callable[[Sequence[int], Progress, Answers], list[Row]]
+    """Seeds -> the data. Simulates what is not answered yet."""
     claims: Callable[[Sequence[Row]], list[Claim]]
     draw: Callable[[Sequence[Row]], Figure]
 

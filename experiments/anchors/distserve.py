@@ -11,11 +11,11 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from experiments.anchors.anchor import Anchor, Claim, Progress
+from experiments.cases.answers import Answers
 from experiments.config import FleetConfig, LinkConfig, PoliciesConfig, RunConfig, SloConfig, WorkloadConfig
 from experiments.figures.study import Row
 from experiments.placement.mixes import Mix, Parallelism
-from experiments.placement.phases import measure as measure_run
-from experiments.placement.phases import together, with_setting
+from experiments.placement.phases import answered, together, with_setting
 from experiments.placement.proposal import Search, Whole, propose
 
 if TYPE_CHECKING:
@@ -45,30 +45,30 @@ def config(trace: str = _LENGTHS, requests: int = _REQUESTS) -> RunConfig:
     )
 
 
-def measure(seeds: Sequence[int], progress: Progress) -> list[Row]:
+def measure(seeds: Sequence[int], progress: Progress, answers: Answers) -> list[Row]:
     """Every mix; the best with both targets met by the same requests, and with single-turn lengths; the protocol."""
     each = Search(_DEVICES, target=_SHARE, seeds=seeds, whole=100)
     best = Search(_DEVICES, target=_SHARE, seeds=seeds, whole=1)
     joint = Search(_DEVICES, target=_SHARE, seeds=seeds, whole=1, joint=True)
-    found = propose(config(), each, progress)
+    found = propose(config(), each, progress, answers)
     rows = [_row("mix", _LENGTHS, whole) for _, whole in found.mixes]
     rows += [_row("colocated", _LENGTHS, whole) for _, whole in found.colocated]
-    rows += [_row("mix, jointly", _LENGTHS, propose(config(), joint, progress).mixes[0][1])]
-    rows += [_row("mix", _SINGLE_TURN, propose(config(_SINGLE_TURN), best, progress).mixes[0][1])]
+    rows += [_row("mix, jointly", _LENGTHS, propose(config(), joint, progress, answers).mixes[0][1])]
+    rows += [_row("mix", _SINGLE_TURN, propose(config(_SINGLE_TURN), best, progress, answers).mixes[0][1])]
     for seed in range(_THEIR_SEEDS):
         progress(seed, "DistServe's protocol")
-        rate = their_bisection(seed)
+        rate = their_bisection(seed, answers)
         rows.append({**_cells("protocol", _LENGTHS, str(BEST), BEST.devices, rate), "met_both": "", "seed": seed})
     return rows
 
 
-def their_bisection(seed: int) -> float:
+def their_bisection(seed: int, answers: Answers) -> float:
     """Rate per device that DistServe's search ends with: halving (0, 5) until it is narrower than 0.25."""
     low, high, best = 0.0, _HIGHEST_PER_DEVICE, 0.0
     asked = config(requests=_THEIR_REQUESTS)
     while high - low > _STOP:
         middle = (low + high) / 2
-        shares = measure_run(with_setting(asked, together(BEST), middle * BEST.devices, seed), "both")
+        shares = answered(answers, with_setting(asked, together(BEST), middle * BEST.devices, seed), "both")
         if min(shares.ttft, shares.tpot) >= _SHARE:
             low = best = middle
         else:

@@ -11,6 +11,7 @@ from experiments.anchors.splitwise_clusters import DESIGNS, MODEL, TP, Cluster, 
 from experiments.anchors.splitwise_sizing import smallest
 from experiments.anchors.splitwise_targets import TARGETS, keeps_targets
 from experiments.capacity import Sample, find_capacity
+from experiments.cases.answers import Answers
 from experiments.figures.study import Row
 
 _TRACES = {"conv": "azure_2023_conv", "code": "azure_2023_code"}
@@ -24,14 +25,15 @@ _ISO_THROUGHPUT = ("iso-throughput", "conv", "sequences")
 Keeps = Callable[[Cluster, str, float, str], bool]
 
 
-def measure(seeds: Sequence[int], progress: Progress) -> list[Row]:
+def measure(seeds: Sequence[int], progress: Progress, answers: Answers) -> list[Row]:
     """The highest rate of every cluster of every case; then the smallest clusters of each kind at one rate."""
     ordinal = count(1)
 
     def keeps(cluster: Cluster, trace: str, rate_rps: float, lookup: str) -> bool:
         progress(next(ordinal), f"{cluster.name} ({cluster.prompts}, {cluster.tokens}), {trace}, {rate_rps:.0f}/s")
         configs = [run_config(cluster, _TRACES[trace], rate_rps, _SECONDS, lookup, seed) for seed in seeds]
-        return sum(keeps_targets(config) for config in configs) * 2 > len(configs)
+        kept: int = sum(answers.ask(keeps_targets, config) for config in configs)
+        return kept * 2 > len(configs)
 
     rows = [_at_its_highest(case, cluster, keeps) for case in CASES for cluster in DESIGNS[case[:2]]]
     return rows + _at_one_rate(keeps)

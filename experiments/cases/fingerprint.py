@@ -6,11 +6,13 @@ Without it, editing a policy and running the comparison again would show the old
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from experiments.config import RunConfig
 from reference_impl.latency.published import published_file
@@ -36,13 +38,24 @@ def fingerprint(config: RunConfig) -> str:
     for fleet in (config.fleet, *(config.fleet.of(group) for group in config.fleet.groups)):
         named += [name for name in (fleet.hardware, fleet.hardware_profile) if name is not None]
         named.append((fleet.hardware_profile or "").rpartition(":")[0])  # FILE.json:fp8
+    described = _texts([config.workload.synthetic, config.policies.model_dump()])
+    named += [part for text in described for part in re.split("[:=,]", text)]  # kind:trace=FILE,column=output
     files = [path for name in named if name and (path := published_file(name) or Path(name)).is_file()]
     modules = [module for text in config.policies.model_dump().values() for module in _modules(str(text))]
     files += [origin for module in modules if (origin := _origin(module)) is not None]
-    digest = hashlib.sha256(_own_code().encode())
+    digest = hashlib.sha256(own_code().encode())
     for path in files:
         digest.update(_file_digest(path, path.stat().st_mtime_ns).encode())
     return digest.hexdigest()[:20]
+
+
+def _texts(content: Any) -> Iterator[str]:
+    """All texts in lists and mappings."""
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, Mapping | list):
+        for each in content.values() if isinstance(content, Mapping) else content:
+            yield from _texts(each)
 
 
 def _modules(policy: str) -> Iterator[str]:
@@ -71,9 +84,11 @@ def _origin(module: str) -> Path | None:
 
 
 @lru_cache
-def _own_code() -> str:
+def own_code(*more: Path) -> str:
+    """Digest of what every simulated run is made with, and of the folders ``more`` of ours."""
     digest = hashlib.sha256()
-    packages = [path for package in _SIMULATION for path in sorted((_ROOT / package).rglob("*"))]
+    folders = (*(_ROOT / package for package in _SIMULATION), *more)
+    packages = [path for folder in folders for path in sorted(folder.rglob("*"))]
     for path in [*packages, *(_ROOT / name for name in _COMPOSITION)]:
         if path.suffix in _SOURCES and path.is_file():
             digest.update(str(path.relative_to(_ROOT)).encode() + path.read_bytes())

@@ -16,6 +16,12 @@ _RESULT_VERSION = 1
 """Raise when the meaning of a stored outcome changes, so that old ones are not reused."""
 
 
+def config_key(config: RunConfig) -> str:
+    """Equal for equal resolved configurations and equal code, files included."""
+    content = {"result": _RESULT_VERSION, "code": fingerprint(config), **config.model_dump(mode="json")}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
+
+
 @dataclass(frozen=True)
 class Case:
     """One cell of a comparison: which policy met which traffic."""
@@ -28,9 +34,8 @@ class Case:
 
     @cached_property
     def key(self) -> str:
-        """Name of the stored outcome: equal for equal resolved configurations and equal code, files included."""
-        content = {"result": _RESULT_VERSION, "code": fingerprint(self.config), **self.config.model_dump(mode="json")}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
+        """Name of the stored outcome."""
+        return config_key(self.config)
 
 
 @dataclass(frozen=True)

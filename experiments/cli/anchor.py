@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from experiments.cli.progress import progress
+from experiments.cli.resumable import resumable
 from experiments.config_base import ConfigError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def anchor(
     """Reproduce a published result and say of each of its claims whether it holds.
 
     distserve: the placement search for OPT-13B. splitwise: clusters of equal power or cost (its table is looked for in
-    the folder that SEMIFLOW_CALIBRATION names).
+    the folder that SEMIFLOW_CALIBRATION names). Interrupted, the same command goes on where it was.
     """
     from experiments.anchors import ANCHORS
     from experiments.anchors.anchor import keep
@@ -35,10 +36,11 @@ def anchor(
         raise ConfigError(f"no anchor {name!r}; allowed: {', '.join(ANCHORS)}")
     chosen = ANCHORS[name]
     check_free(name, out, force=force)
-    with progress("simulating") as report:
-        shown = (lambda _runs, _label: None) if report is None else lambda runs, label: report(runs, 0, label)
-        rows = chosen.measure(range(seeds), shown)
-    claims = keep(chosen, rows, out, range(seeds))
+    with resumable(out / f".{name}.runs") as answers:
+        with progress("simulating") as report:
+            shown = (lambda _runs, _label: None) if report is None else lambda runs, label: report(runs, 0, label)
+            rows = chosen.measure(range(seeds), shown, answers)
+        claims = keep(chosen, rows, out, range(seeds))
     if json_:
         typer.echo(json.dumps([{**claim._asdict(), "verdict": claim.verdict} for claim in claims], indent=2))
         return

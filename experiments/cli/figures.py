@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from experiments.cli.progress import progress
+from experiments.cli.resumable import resumable
 from experiments.config_base import ConfigError
 
 if TYPE_CHECKING:
@@ -25,14 +26,16 @@ def figure(
     """Simulate a known effect, draw it, and compare its numbers with what was expected.
 
     herding: SGLang's cache-aware router, old and new rule. stale_views: P99 TTFT against the age of the views.
+    Interrupted, the same command goes on where it was.
     """
     from experiments.figures import STUDIES
-    from experiments.figures.study import make
+    from experiments.figures.study import check_free, make
 
     if name not in STUDIES:
         raise ConfigError(f"no figure {name!r}; allowed: {', '.join(STUDIES)}")
-    with progress("simulating") as report:
-        made = make(STUDIES[name], out, range(seeds), report or (lambda _done, _total: None), force=force)
+    check_free(name, out, force=force)
+    with resumable(out / f".{name}.runs") as answers, progress("simulating") as report:
+        made = make(STUDIES[name], out, range(seeds), report or (lambda _done, _total: None), answers)
     if json_:
         bands = [{**band._asdict(), "met": band.met} for band in made.bands]
         typer.echo(json.dumps({"files": [str(path) for path in made.files], "bands": bands}, indent=2))

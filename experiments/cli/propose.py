@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from experiments.cli.flags import takes_run_config
 from experiments.cli.progress import progress
+from experiments.cli.resumable import resumable
 from experiments.config import RunConfig
 from experiments.config_base import MAX_RATE
 
@@ -50,6 +52,7 @@ def distserve(
 
     Finds each phase's goodput alone for every parallelism, ranks the mixes by rate per device, simulates the best of
     them whole beside colocated instances. The fleet's --instances, --tp and --pp are searched, so leave them out.
+    Interrupted, the same command goes on where it was.
 
     Example: semiflow propose distserve --model opt-13b --hardware-profile distserve-a100 --devices 4
     --trace bundled:distserve-sharegpt-like --max-total-tokens 2047 --max-requests 1000 --slo ttft=0.2,tpot=0.1
@@ -62,14 +65,22 @@ def distserve(
     if out is not None:
         check_free(out)
     search = Search(devices, target, tolerance, range(seeds), joint, max_pp, whole, carry)
-    with progress("searching") as report:
-        shown = None if report is None else lambda runs, label: report(runs, 0, f"{label}, run {runs}")
-        found = search_for(config, search, shown)
-    if out is not None:
-        keep(found, config, search, out)
+    with resumable(_runs_beside(out)) as answers:
+        with progress("searching") as report:
+            shown = None if report is None else lambda runs, label: report(runs, 0, f"{label}, run {runs}")
+            found = search_for(config, search, shown, answers)
+        if out is not None:
+            keep(found, config, search, out)
     typer.echo(json.dumps(found.to_json(), indent=2) if json_ else as_text(found))
     if out is not None:
         typer.echo(f"kept: {out}; semiflow simulate --config {out / 'mix.yaml'}", err=True)
+
+
+def _runs_beside(out: Path | None) -> Path | None:
+    """Beside ``out``, or in the current folder if that can be written to."""
+    if out is not None:
+        return out.with_name(f".{out.name}.runs")
+    return Path(".propose-distserve.runs") if os.access(".", os.W_OK) else None
 
 
 def as_text(found: Proposal) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.cases.answers import Answers
 from experiments.figures.blis_fleet import ITERATION_S, PROMPT_TOKEN_S, fleet, simulated, ttft_p99_ms
 from experiments.figures.study import Band, Progress, Row, Study, column
 from experiments.report.theme import INK, legend, panels, policy_colours
@@ -61,19 +62,26 @@ def documents_and_chats(seed: int) -> Trace:
     )
 
 
-def measure(seeds: Sequence[int], progress: Progress) -> list[Row]:
+def measure(seeds: Sequence[int], progress: Progress, answers: Answers) -> list[Row]:
     """Every instance's unfinished requests over time, under each policy."""
     rows: list[Row] = []
     runs = [(policy, seed) for policy in _TITLES for seed in seeds]
     for done, (policy, seed) in enumerate(runs):
         progress(done, len(runs))
-        trace = documents_and_chats(seed)
-        run = simulated(fleet(policy, seed, instances=INSTANCES, decode_s=_DECODE_S), trace)
-        times_s = np.arange(0.0, float(trace.arrival_s[-1]), _STEP_S)
-        loads, p99_ms = loads_at(run, times_s), round(ttft_p99_ms(run), 1)
-        for at_s, load in zip(times_s.tolist(), loads.tolist(), strict=True):
-            here = {f"instance_{number}": requests for number, requests in enumerate(load)}
-            rows.append({"policy": policy, "seed": seed, "time_s": at_s, **here, "run_ttft_p99_ms": p99_ms})
+        rows += answers.ask(rows_of, policy, seed)
+    return rows
+
+
+def rows_of(policy: str, seed: int) -> list[Row]:
+    """Simulate one run."""
+    rows: list[Row] = []
+    trace = documents_and_chats(seed)
+    run = simulated(fleet(policy, seed, instances=INSTANCES, decode_s=_DECODE_S), trace)
+    times_s = np.arange(0.0, float(trace.arrival_s[-1]), _STEP_S)
+    loads, p99_ms = loads_at(run, times_s), round(ttft_p99_ms(run), 1)
+    for at_s, load in zip(times_s.tolist(), loads.tolist(), strict=True):
+        here = {f"instance_{number}": requests for number, requests in enumerate(load)}
+        rows.append({"policy": policy, "seed": seed, "time_s": at_s, **here, "run_ttft_p99_ms": p99_ms})
     return rows
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from experiments.cases.answers import Answers
 from experiments.config_base import ConfigError
 from experiments.manifest import environment
 from experiments.report.template import write_whole
@@ -35,9 +36,14 @@ class Band(NamedTuple):
     @property
     def met(self) -> bool | None:
         """Whether the number is in the range; None: nothing was expected."""
-        if self.low is None and self.high is None:
-            return None
-        return (self.low is None or self.value >= self.low) and (self.high is None or self.value <= self.high)
+        return within(self.value, self.low, self.high)
+
+
+def within(value: float, low: float | None, high: float | None) -> bool | None:
+    """Whether ``value`` is in a range that may be open on a side; None: it is open on both."""
+    if low is None and high is None:
+        return None
+    return (low is None or value >= low) and (high is None or value <= high)
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,8 @@ class Study:
     question: str
     setup: Mapping[str, Any]
     """Everything that was simulated, in words and numbers; ``source`` says where it comes from."""
-    measure: Callable[[Sequence[int], Progress], list[Row]]
-    """Seeds -> the data. Simulates."""
+    measure: Callable[[Sequence[int], Progress, Answers], list[Row]]
+    """Seeds -> the data. Simulates what is not answered yet."""
     bands: Callable[[Sequence[Row]], list[Band]]
     draw: Callable[[Sequence[Row]], Figure]
 
@@ -61,14 +67,12 @@ class Made(NamedTuple):
     bands: list[Band]
 
 
-def make(study: Study, folder: Path, seeds: Sequence[int], progress: Progress, *, force: bool = False) -> Made:
+def make(study: Study, folder: Path, seeds: Sequence[int], progress: Progress, answers: Answers) -> Made:
     """Measure ``study`` and write NAME.csv, NAME.png and NAME.json (the manifest) into ``folder``.
 
-    Equal seeds and code give equal data and pictures. Raises ConfigError before anything runs where a file would be
-    overwritten without ``force``.
+    Equal seeds and code give equal data and pictures.
     """
-    check_free(study.name, folder, force=force)
-    rows = study.measure(seeds, progress)
+    rows = study.measure(seeds, progress, answers)
     bands = study.bands(rows)
     told = [{**band._asdict(), "met": band.met} for band in bands]
     content = {"figure": study.name, "question": study.question, "seeds": list(seeds), "setup": study.setup}
@@ -86,12 +90,16 @@ def check_free(name: str, folder: Path, *, force: bool) -> None:
 def write(
     name: str, folder: Path, rows: Sequence[Row], figure: Figure, content: Mapping[str, Any]
 ) -> tuple[Path, Path, Path]:
-    """Write NAME.csv (the rows), NAME.png and NAME.json (``content`` and the environment); returns their paths."""
+    """Write NAME.csv (the rows), NAME.png and NAME.json (``content`` and the environment); returns their paths.
+
+    What takes a while comes first: interrupted in it, no file is there yet, and the same command goes on.
+    """
     data, picture, manifest = _paths(name, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(data, _as_csv(rows))
+    told = {**environment(), **content}
     save(figure, picture, name)
-    write_json(manifest, {**environment(), **content})
+    write_whole(data, _as_csv(rows))
+    write_json(manifest, told)
     return data, picture, manifest
 
 

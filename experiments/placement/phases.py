@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from experiments.capacity import Sample
+from experiments.cases.answers import Answers
 from experiments.config import GroupConfig, RunConfig, SloConfig
 from experiments.config_base import ConfigError, RoleName
 from experiments.config_build import build_cluster, build_trace
@@ -65,7 +66,13 @@ def _group(count: int, role: RoleName, each: Parallelism) -> GroupConfig:
 
 
 def sampler(
-    config: RunConfig, setting: Setting, seeds: Sequence[int], ran: Callable[[], None], *, joint: bool = False
+    config: RunConfig,
+    setting: Setting,
+    seeds: Sequence[int],
+    ran: Callable[[], None],
+    answers: Answers,
+    *,
+    joint: bool = False,
 ) -> Callable[[float], list[Sample]]:
     """A ``sample`` for :func:`experiments.capacity.find_capacity`; ``ran`` is called after each run.
 
@@ -76,7 +83,7 @@ def sampler(
     def sample(rate_rps: float) -> list[Sample]:
         samples = []
         for seed in seeds:
-            shares = measure(with_setting(config, setting, rate_rps, seed), setting.phase)
+            shares = answered(answers, with_setting(config, setting, rate_rps, seed), setting.phase)
             both = shares.both if joint else min(shares.ttft, shares.tpot)
             wanted = {"prefill": shares.ttft, "decode": shares.tpot, "both": both}
             samples.append(Sample(wanted[setting.phase], rate_rps, shares.load_growing))
@@ -93,6 +100,11 @@ def with_setting(config: RunConfig, setting: Setting, rate_rps: float, seed: int
     return RunConfig.model_validate(
         {**config.model_dump(), "fleet": fleet.model_dump(), "workload": workload.model_dump(), "seed": seed}
     )
+
+
+def answered(answers: Answers, config: RunConfig, phase: Phase) -> Shares:
+    """:func:`measure`, unless that is known already."""
+    return Shares(*answers.ask(measure, config, phase))
 
 
 def measure(config: RunConfig, phase: Phase) -> Shares:

@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from experiments.capacity import Capacity, find_capacity
+from experiments.cases.answers import Answers
 from experiments.config import RunConfig
 from experiments.config_base import ConfigError
 from experiments.placement.mixes import Goodputs, Mix, Parallelism, Ranked, ranked, replicated
-from experiments.placement.phases import Setting, alone, colocated, measure, sampler, together, with_setting
+from experiments.placement.phases import Setting, alone, answered, colocated, sampler, together, with_setting
 
 Progress = Callable[[int, str], None]
 """Called after each simulated run with (runs done, what is being searched)."""
@@ -94,12 +95,15 @@ class Proposal:
         }
 
 
-def propose(config: RunConfig, search: Search, progress: Progress | None = None) -> Proposal:
+def propose(
+    config: RunConfig, search: Search, progress: Progress | None = None, answers: Answers | None = None
+) -> Proposal:
     """Search. ``config`` says model, hardware, traffic, targets and policies; its fleet's groups are replaced.
 
+    Only runs that ``answers`` does not know are simulated.
     Raises ConfigError where no parallelism is possible or no mix carries anything, and what building a run raises.
     """
-    hunt = _Hunt(config, search, progress or (lambda _runs, _label: None))
+    hunt = _Hunt(config, search, progress or (lambda _runs, _label: None), answers or Answers())
     possible, impossible = _parallelisms(config, search)
     prefill = {each: hunt.goodput(f"prefill {each}", alone("prefill", each)) for each in possible}
     decode = {each: hunt.goodput(f"decode {each}", alone("decode", each)) for each in possible}
@@ -125,8 +129,8 @@ def propose(config: RunConfig, search: Search, progress: Progress | None = None)
 class _Hunt:
     """Finds the goodput of one setting after the other."""
 
-    def __init__(self, config: RunConfig, search: Search, progress: Progress) -> None:
-        self._config, self._search, self._progress = config, search, progress
+    def __init__(self, config: RunConfig, search: Search, progress: Progress, answers: Answers) -> None:
+        self._config, self._search, self._progress, self._answers = config, search, progress, answers
         self._runs = 0
         self.caveats: list[str] = []
 
@@ -155,13 +159,14 @@ class _Hunt:
         """The share that meets both targets at ``rps``."""
         if not rps:
             return 0.0
-        shares = [measure(with_setting(self._config, setting, rps, seed), "both") for seed in self._search.seeds]
+        runs = [with_setting(self._config, setting, rps, seed) for seed in self._search.seeds]
+        shares = [answered(self._answers, run, "both") for run in runs]
         return sum(each.both for each in shares) / len(shares)
 
     def _capacity(self, name: str, setting: Setting, lowest: float) -> Capacity:
         search = self._search
         found = find_capacity(
-            sampler(self._config, setting, search.seeds, lambda: self._ran(name), joint=search.joint),
+            sampler(self._config, setting, search.seeds, lambda: self._ran(name), self._answers, joint=search.joint),
             lowest=lowest,
             highest=_HIGHEST_RPS,
             target=search.target,

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments.cases.answers import Answers
 from experiments.cli import run
-from experiments.config_base import ConfigError
 from experiments.figures import STUDIES, herding, stale_views
 from experiments.figures.blis_fleet import fleet, simulated
 from experiments.figures.study import Band, Row, make
@@ -32,11 +32,11 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", sorted(STUDIES))
 def test_a_figure_is_data_picture_and_manifest_and_comes_out_the_same(name: str, short: None, tmp_path: Path) -> None:
-    made = make(STUDIES[name], tmp_path, [3], quiet)
+    made = make(STUDIES[name], tmp_path, [3], quiet, Answers())
     data, picture, manifest = made.files
     assert [path.name for path in made.files] == [f"{name}.csv", f"{name}.png", f"{name}.json"]
     rows = list(csv.DictReader(data.read_text().splitlines()))
-    again = STUDIES[name].measure([3], quiet)
+    again = STUDIES[name].measure([3], quiet, Answers())
     assert rows == [{key: str(value) for key, value in row.items()} for row in again]
     assert picture.read_bytes().startswith(b"\x89PNG")
     told = json.loads(manifest.read_text())
@@ -45,10 +45,12 @@ def test_a_figure_is_data_picture_and_manifest_and_comes_out_the_same(name: str,
     assert "source" in told["setup"]
 
 
-def test_nothing_is_simulated_where_a_file_would_be_overwritten(tmp_path: Path) -> None:
+def test_nothing_is_simulated_where_a_file_would_be_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "herding.png").touch()
-    with pytest.raises(ConfigError, match=r"herding\.png: exists already; .* --force"):
-        make(STUDIES["herding"], tmp_path, [0], quiet)
+    assert run(["figure", "herding", "--out", str(tmp_path)]) == 2
+    assert "herding.png: exists already; choose another folder with --out or overwrite" in capsys.readouterr().err
 
 
 def test_an_unknown_figure_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from experiments.anchors.splitwise import CASES, SPLITWISE
 from experiments.anchors.splitwise_clusters import A100, DESIGNS, H100, Cluster, run_config
 from experiments.anchors.splitwise_sizing import smallest
 from experiments.anchors.splitwise_targets import keeps_targets, slowdowns
+from experiments.cases.answers import Answers
 from experiments.cli import run
 from experiments.config_base import ConfigError
 from experiments.figures.study import Row, check_free
@@ -123,7 +124,7 @@ def test_groups_have_their_own_devices() -> None:
 
 
 def test_distserves_own_bisection_ends_on_its_grid() -> None:
-    assert their_bisection(0) * 32 % 5 == 0
+    assert their_bisection(0, Answers()) * 32 % 5 == 0
 
 
 def test_the_claims_of_distserve_come_from_its_rows() -> None:
@@ -160,7 +161,7 @@ def test_the_command_measures_and_prints_verdicts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = splitwise_rows(dict.fromkeys(NAMES, 50.0))
-    monkeypatch.setitem(ANCHORS, "splitwise", replace(SPLITWISE, measure=lambda _seeds, _progress: rows))
+    monkeypatch.setitem(ANCHORS, "splitwise", replace(SPLITWISE, measure=lambda _seeds, _progress, _answers: rows))
     assert run(["anchor", "splitwise", "--out", str(tmp_path)]) == 0
     assert (
         "not reproduced  equal power, conversation: rate of Splitwise-AA over Baseline-A100" in capsys.readouterr().out

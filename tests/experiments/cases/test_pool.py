@@ -1,10 +1,12 @@
 """Running cases: stored ones, equal ones, several processes."""
 
+import json
 import os
 import select
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -120,6 +122,24 @@ def test_the_key_changes_with_a_users_policy(tmp_path: Path, monkeypatch: pytest
         config = RunConfig.model_validate({"policies": {"dispatch": "my_semiflow_policy:Mine:k=1"}})
         keys.append(Case("a", "w", None, 0, config).key)
     assert keys[0] != keys[1]
+
+
+@pytest.mark.parametrize(
+    "naming",
+    [
+        {"policies": {"dispatch": "pd_aware:heatmap=FILE"}},
+        {"workload": {"synthetic": {"prompt": "recorded:trace=FILE,column=prompt"}}},
+        {"workload": {"synthetic": {"output": {"kind": "recorded", "trace": "FILE", "column": "output"}}}},
+    ],
+)
+def test_the_key_changes_with_a_file_that_is_named_inside_of_a_text(naming: dict[str, Any], tmp_path: Path) -> None:
+    path, keys = tmp_path / "read.json", set()
+    config = RunConfig.model_validate(json.loads(json.dumps(naming).replace("FILE", str(path))))
+    for number, text in enumerate(("{}", "[]")):
+        path.write_text(text)
+        os.utime(path, (number, number))
+        keys.add(Case("a", "w", None, 0, config).key)
+    assert len(keys) == 2
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
