@@ -60,17 +60,20 @@ class Validated:
 def validate_vllm_run(folder: str | Path) -> Validated:
     """Simulate the run in ``folder``; compare mean and P90 TTFT, mean TPOT and mean E2E, and its course.
 
+    Where a second engine measured the machine's speed over the run (``speed.csv``), the simulated instance follows it.
+
     Times count from ``queued_ts``; percentiles are linear. Raises ConfigError for the run's files and ProfileError
     for its hardware profile, naming file, line or key and what is allowed.
     """
     from experiments.validation.over_time import over_time
+    from experiments.validation.speed import SPEED, read_speed
     from reference_impl.metrics import per_request
 
     root = Path(folder)
     settings, record = read_settings(root / "meta.json"), read_requests(root / "requests.jsonl")
     real = Latencies.of(record.queued_s, record.first_token_s, record.last_token_s, record.output_tokens)
     instance = instance_of(root, settings)
-    run = simulated(instance, record)
+    run = simulated(instance, record, read_speed(root / SPEED))
     table = per_request(run)
     latencies = Latencies.of(table.arrival_s, table.first_token_s, table.finish_s, record.output_tokens)
     course = over_time(root, record, instance, run) if (root / "timeseries.csv").exists() else None

@@ -49,7 +49,7 @@ class Steps:
     def update_from_output(self, *args: Any, **kwargs: Any) -> Any:
         outputs = self._update(*args, **kwargs)
         row = self._under_way.popleft()
-        row["done_s"] = time.monotonic()
+        row["done_s"] = row["real_s"] = time.monotonic()
         row["left"] = len(self._scheduler.running) + len(self._scheduler.waiting)
         if row["chunks"] or row["contexts"]:
             self.rows.append(row)

@@ -14,6 +14,7 @@ from experiments.profiling.result import machine, told, write_profile
 from experiments.run_folder import write_json
 from experiments.validation.recorded_steps import Step, course, fitted, spent, steps_of
 from experiments.validation.simulated import PROFILE
+from experiments.validation.speed import SPEED, slowness_over, write_speed
 
 TICK_S = 1.0
 _COLUMNS = ("t", "prompt_throughput", "running", "waiting", "kv_cache_pct", "preemptions")
@@ -31,10 +32,12 @@ class Phase(NamedTuple):
 def write_recording(
     folder: Path, facts: Mapping[str, Any], notes: Path, phases: tuple[Sequence[str], str]
 ) -> dict[str, Any]:
-    """Write the four files to ``folder``; returns ``meta.json``. ``phases``: those that measure, and the run.
+    """Write the files to ``folder``; returns ``meta.json``. ``phases``: those that measure, and the run.
 
     A measuring phase that is not there was interrupted. Raises ProfileError where what is there does not suffice.
     """
+    from reference_impl.latency.measured import Coefficients, Measured
+
     kv_blocks = facts["kv_cache"]["num_gpu_blocks"] - 1
     paths = [path for name in (*phases[0], phases[1]) if (path := notes / f"{name}.json").is_file()]
     read = {path.stem: _phase(json.loads(path.read_text(encoding="utf-8")), kv_blocks) for path in paths}
@@ -43,6 +46,9 @@ def write_recording(
     write_profile(folder / PROFILE, profile)
     _write_requests(folder / "requests.jsonl", run.requests)
     _write_series(folder / "timeseries.csv", run, kv_blocks)
+    if (turns := measuring.get("turns")) is not None:
+        cost = Measured(Coefficients(**profile["fit"]), "fitted")
+        write_speed(folder / SPEED, slowness_over(turns.steps, run.steps, cost, run.requests[0]["arrival_ts"]))
     meta = {
         **facts,
         "started_at": run.times[0],

@@ -25,6 +25,8 @@ class Step(NamedTuple):
     planned_s: float
     done_s: float
     """When its tokens were known."""
+    real_s: float
+    """That moment by a clock that never stands still, the same for all engines of a recording."""
     work: Work
     running: int
     waiting: int
@@ -44,7 +46,7 @@ def steps_of(rows: Sequence[Mapping[str, Any]], kv_blocks: int) -> list[Step]:
         work = Work(tuple(map(tuple, row["chunks"])), len(contexts), sum(contexts), low, high)
         used = kv_blocks - row["free_blocks"]
         counts = (row["running"], row["waiting"], used, row["preempted"], row["left"])
-        found.append(Step(row["planned_s"], row["done_s"], work, *counts))
+        found.append(Step(row["planned_s"], row["done_s"], row["real_s"], work, *counts))
     return found
 
 

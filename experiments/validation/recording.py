@@ -1,7 +1,8 @@
 """Record a real vLLM run, and measure the same engine's steps before and after it.
 
 The engine runs in an interpreter that has vLLM (``record_in_vllm.py``); here its notes become the folder that
-``semiflow validate vllm-run`` reads: ``meta.json``, ``requests.jsonl``, ``timeseries.csv`` and ``profile.json``.
+``semiflow validate vllm-run`` reads: ``meta.json``, ``requests.jsonl``, ``timeseries.csv``, ``profile.json``, and
+``speed.csv`` where the steps were measured in turns with the run.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ class Recording:
     """Seconds of measuring before the run, and again after it."""
     in_turns: bool
     """Measure during the run instead, by a second engine that takes turns with the first: what is a machine's speed in
-    one minute need not be that of the next. The times of the run are then those of its own turns alone."""
+    one minute need not be that of the next. The times of the run are then those of its own turns alone, and the
+    simulation follows the speed that the second engine had (``speed.py``)."""
 
 
 def record_vllm_run(wanted: Recording, python: str, out: Path, report: Report | None = None) -> Mapping[str, Any]:

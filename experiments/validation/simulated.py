@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from experiments.run import simulated_log
 from experiments.vllm_run import EngineSettings, Record
 
 if TYPE_CHECKING:
+    from reference_impl.core.fleet_events import Slow
     from reference_impl.core.spec import ClusterSpec, InstanceSpec
     from reference_impl.latency.measured import Measured
     from reference_impl.latency.profiled import Profiled
@@ -20,13 +22,15 @@ PROFILE = "profile.json"
 """The measured steps of the engine itself."""
 
 
-def simulated(instance: InstanceSpec, record: Record, *, fast: bool = True) -> RunLog:
+def simulated(instance: InstanceSpec, record: Record, slowness: Sequence[Slow] = (), *, fast: bool = True) -> RunLog:
     """The event log of the run's requests on this instance; ``fast=False``: one row for each iteration.
+
+    ``slowness``: how the machine's speed changed meanwhile, where that was measured.
 
     Raises ConfigError where requests are refused.
     """
     pools = [{"id": 0, "role": instance.role, "kv_blocks": instance.kv_blocks}]
-    run = simulated_log(_alone(instance), _trace(record, instance), {"instances": pools}, fast=fast)
+    run = simulated_log(_alone(instance, slowness), _trace(record, instance), {"instances": pools}, fast=fast)
     refused = len(record.queued_s) - len(run.rows["finish"])
     if refused:
         raise ConfigError(
@@ -36,7 +40,7 @@ def simulated(instance: InstanceSpec, record: Record, *, fast: bool = True) -> R
     return run
 
 
-def _alone(instance: InstanceSpec) -> ClusterSpec:
+def _alone(instance: InstanceSpec, slowness: Sequence[Slow]) -> ClusterSpec:
     """A deployment of this one instance."""
     from policies.registry import PolicySpec
     from reference_impl.core.spec import ClusterSpec, Link
@@ -46,6 +50,7 @@ def _alone(instance: InstanceSpec) -> ClusterSpec:
         dispatch=PolicySpec.parse("round_robin", kind="dispatch").build(0),
         scaling=PolicySpec.parse("fixed", kind="scaling").build(0),
         link=Link(1e12),
+        events=tuple(slowness),
     )
 
 

@@ -41,7 +41,7 @@ def step(now, chunks, contexts, left):
     tokens = len(contexts) + sum(new for new, _ in chunks)
     done = now + 0.01 + 0.001 * tokens + 1e-5 * sum(contexts)
     counts = dict(running=left, waiting=0, free_blocks=90, preempted=0, left=left)
-    return dict(planned_s=now, done_s=done, chunks=chunks, contexts=contexts, **counts)
+    return dict(planned_s=now, done_s=done, real_s=done, chunks=chunks, contexts=contexts, **counts)
 
 
 def measured():
@@ -173,7 +173,15 @@ def test_a_taken_folder_is_refused_before_anything_runs(tmp_path: Path) -> None:
 
 def row(planned_s: float, done_s: float, **changed: Any) -> dict[str, Any]:
     counts = {"running": 2, "waiting": 1, "free_blocks": 4, "preempted": 0, "left": 3}
-    return {"planned_s": planned_s, "done_s": done_s, "chunks": [[4, 0]], "contexts": [9, 3], **counts, **changed}
+    return {
+        "planned_s": planned_s,
+        "done_s": done_s,
+        "real_s": done_s,
+        "chunks": [[4, 0]],
+        "contexts": [9, 3],
+        **counts,
+        **changed,
+    }
 
 
 def test_a_step_takes_what_has_passed_since_the_one_before_unless_the_engine_was_idle() -> None:
