@@ -106,11 +106,12 @@ class Handovers:
             self._sim.front_door.lose(parcel.sequence, parcel.source, now_s, "drains, and no decode instance is there")
 
     def _leave(self, parcel: Parcel, now_s: float) -> None:
-        """The source gets its blocks back and may go on with what waits for them."""
+        """The source gets its blocks back and may go on with what waits for them, hand-overs to it included."""
         source = parcel.source
         self._sim.settle(source, now_s)
         source.dismiss(parcel.sequence)
         self._sim.wake(self._sim.runs[source.instance_id][0], now_s)
+        self.accept(source, now_s)
         self._sim.touch(source)
 
     def accept(self, destination: Instance, now_s: float) -> None:
