@@ -28,7 +28,8 @@ The kinds:
                On a colocated or semi-PD instance it takes part in the decodes of that instance from here on, unless
                its next row is a ``transfer``: then it only waits there
 ``transfer``   its KV was handed over to ``instance`` between start_s and time_s; tokens = tokens of KV;
-               it takes part in the decodes of that instance from here on
+               it takes part in the decodes of that instance from here on. Where ``instance`` is the one that
+               prefilled it, it waited there since start_s to be handed over, and stays (``core/standstill.py``)
 ``join``       it takes part in the decodes of ``instance`` only from here on, not since its ``prefilled`` or
                ``transfer`` row: an iteration that began in between had been planned before; tokens = tokens generated
 ``pause`` / ``resume``  a plan skips this decode / takes it back; tokens = tokens generated so far
