@@ -62,7 +62,8 @@ Where instances fail, their rows may say more than happened, or, when they went 
 
 - Up to a ``lost`` row the request has the number of tokens that the row says: the first ones of those above count, and
   where rows are missing, the missing tokens count at the moment of the ``lost`` row. A ``finish`` before it is void.
-- What ``instance`` says of the request after a ``lost`` row is void, until it is dispatched or handed over there again.
+- What ``instance`` says of the request after a ``lost`` row is void, until it is dispatched or handed over there again;
+  what any instance says, until it is dispatched again.
 - ``token`` rows say what a client saw, and stand in place of all of the above up to the last of them. They are what a
   client logs that measures a server from outside; a front door may log them before a ``lost`` row. Tokens of one row
   came together: there is one gap between two rows, however many tokens they carry.
