@@ -17,7 +17,8 @@ class PolicyError(Exception):
 
 class Dispatch(NamedTuple):
     """Send the request to this instance, and optionally choose at once who decodes it: a decode instance, or a
-    colocated one (then a colocated ``instance_id`` hands the request over once it is prefilled)."""
+    colocated one (then a colocated ``instance_id`` hands the request over once it is prefilled, or keeps it where
+    instances would wait for one another's memory)."""
 
     instance_id: int
     decode_instance_id: int | None = None

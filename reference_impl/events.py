@@ -28,7 +28,8 @@ The kinds:
                On a colocated or semi-PD instance it takes part in the decodes of that instance from here on, unless
                its next row is a ``transfer``: then it only waits there
 ``transfer``   its KV was handed over to ``instance`` between start_s and time_s; tokens = tokens of KV;
-               it takes part in the decodes of that instance from here on
+               it takes part in the decodes of that instance from here on. Where ``instance`` is the one that
+               prefilled it, it waited there since start_s to be handed over, and stays (``core/standstill.py``)
 ``join``       it takes part in the decodes of ``instance`` only from here on, not since its ``prefilled`` or
                ``transfer`` row: an iteration that began in between had been planned before; tokens = tokens generated
 ``pause`` / ``resume``  a plan skips this decode / takes it back; tokens = tokens generated so far
@@ -61,7 +62,8 @@ Where instances fail, their rows may say more than happened, or, when they went 
 
 - Up to a ``lost`` row the request has the number of tokens that the row says: the first ones of those above count, and
   where rows are missing, the missing tokens count at the moment of the ``lost`` row. A ``finish`` before it is void.
-- What ``instance`` says of the request after a ``lost`` row is void, until it is dispatched or handed over there again.
+- What ``instance`` says of the request after a ``lost`` row is void, until it is dispatched or handed over there again;
+  what any instance says, until it is dispatched again.
 - ``token`` rows say what a client saw, and stand in place of all of the above up to the last of them. They are what a
   client logs that measures a server from outside; a front door may log them before a ``lost`` row. Tokens of one row
   came together: there is one gap between two rows, however many tokens they carry.

@@ -128,9 +128,7 @@ class Instance:
         arrive(self, self.promises.pop(sequence.request_id))
         sequence.ready_s = now_s
         self.decode_lane.incoming.append(sequence)
-        self.log.transfer.append(
-            (now_s, sequence.request_id, self.instance_id, "decode", sequence.computed_tokens, start_s)
-        )
+        self.log_arrival(sequence, start_s)
         self.changed = True
 
     def withdraw(self, request_id: int) -> bool:
@@ -329,6 +327,11 @@ class Instance:
         """Log that a decode joins, pauses or resumes."""
         cells = (kind, sequence.request_id, self.instance_id, lane.kind, sequence.generated_tokens, None)
         log_row(self.log.change, cells, sequence, now_s, ahead_of)
+
+    def log_arrival(self, sequence: Sequence, start_s: float) -> None:
+        """Log that a sequence which was prefilled elsewhere, or waited to leave, decodes here."""
+        cells = (sequence.request_id, self.instance_id, "decode", sequence.computed_tokens, start_s)
+        self.log.transfer.append((sequence.ready_s, *cells))
 
     # --------------------------------------------------------------------------------------------------------- views
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from policies.api import PolicyError
 from reference_impl.core.instance import Instance
 from reference_impl.core.sequence import Sequence as CoreSequence
+from reference_impl.core.standstill import gives_way, stay
 from reference_impl.engine.api import EngineRequest, Executor, Outcome
 from reference_impl.engine.lane_loop import LaneLoop
 from reference_impl.engine.live import Live
@@ -237,6 +238,23 @@ class Engine:
                 self.news.dropped.append(sequence.request_id)
 
     # ---------------------------------------------------------------------------------------------------- hand-over
+
+    def give_way(self) -> None:
+        """The instance stands still for good (``core/standstill.py``): say anew who waits to leave and might stay."""
+        sequence = gives_way(self.instance)
+        if sequence is not None:
+            self.news.parcels.append(self._parcel(sequence, early=False))
+
+    def keep(self, request_id: int) -> bool:
+        """Who waits to be handed over from here decodes here; False where there is none."""
+        live = self.lives.get(request_id)
+        if live is None or not live.parked:
+            return False
+        live.parked = False
+        stay(self.instance, live.sequence, self.clock())
+        self.news.adopted.append(request_id)
+        self.stir()
+        return True
 
     def _announce(self, sequences: Sequence[CoreSequence]) -> None:
         for sequence in sequences:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import astuple
 
 from reference_impl.core.instance import Instance
+from reference_impl.core.standstill import stands_still
 from reference_impl.engine.api import EngineRequest
 from reference_impl.engine.arrivals import Arrivals
 from reference_impl.engine.crew import Crew
@@ -42,6 +43,8 @@ class Running:
         if crew.pool is not None:
             arrivals = Arrivals(self.engine, astuple(crew.pool.layout))
             self._inbox = Inbox(arrivals, crew.pool, post.puller, post.settings.timeout_s, clock, wake)
+        self._still: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+        """Which hand-overs waited to leave and to come in at the last look; None: it did not stand still then."""
         self._watched: list[int] = []
         self._soon: set[int] = set()
         """Lanes without a descriptor whose outcome is about to be collected."""
@@ -57,7 +60,9 @@ class Running:
                 self._watched.append(descriptor)
 
     def adopt(self, request: EngineRequest, parcel: Parcel) -> None:
-        """Take a hand-over, or say why not."""
+        """Take a hand-over, or say why not. One that waits here to leave is told in this way that it stays."""
+        if self.engine.keep(parcel.request_id):
+            return
         if self._inbox is None:
             self.engine.refuse(parcel.request_id, "no KV can be handed over to this instance's device", retry=True)
         else:
@@ -97,6 +102,14 @@ class Running:
             if lane.flights and now_s - lane.since_s > timeout_s:
                 return f"the {lane.lane.kind} worker has not answered for {timeout_s:g} s"
         return None
+
+    def look(self) -> None:
+        """To be called now and then: nothing has moved since the last look where it finds the same hand-overs wait."""
+        instance = self.engine.instance
+        still = (tuple(instance.outbound), tuple(instance.promises)) if stands_still(instance) else None
+        if still is not None and still == self._still:
+            self.engine.give_way()
+        self._still = still
 
     def close(self, reason: str) -> None:
         """Fail everything that is here, end the workers, give the memory back."""

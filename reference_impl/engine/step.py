@@ -16,7 +16,10 @@ class Output(NamedTuple):
 
 
 class Parcel(NamedTuple):
-    """The KV of a prefilled request, waiting where it was computed until another instance has pulled it."""
+    """The KV of a prefilled request, waiting where it was computed until another instance has pulled it.
+
+    Said a second time, it may stay: nothing moves there any more (``core/standstill.py``).
+    """
 
     request_id: int
     source_instance: int

@@ -162,13 +162,16 @@ class TaskExecutor:
         self._wake()
 
     def _look(self) -> None:
-        """Now and then: a worker that hangs says nothing by itself, nor does room for a hand-over that was refused."""
+        """Now and then: of itself nothing tells of a worker that hangs, of room for a hand-over that was refused, or of
+        instances that wait for one another."""
         period_s = min(_WATCH_S, self._settings.stall_timeout_s / 4)
         self._watch = asyncio.get_running_loop().call_later(period_s, self._look)
         self._post.puller.trim()
         stalled = self.running.stalled(self._settings.stall_timeout_s) if self.running is not None else None
         if stalled is not None:
             self._lose(stalled)
+        elif self.running is not None:
+            self.running.look()
         self._wake()
 
     # ---------------------------------------------------------------------------------------------------- requests

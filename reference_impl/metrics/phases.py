@@ -120,7 +120,8 @@ class Phases:
                 found.go(step.time_s, "handover_wait" if sends else "decode", step.instance)
             case "transfer":
                 assert step.start_s is not None
-                found.go(step.start_s, "transfer", found.instance)
+                if step.instance != found.instance:
+                    found.go(step.start_s, "transfer", found.instance)
                 found.go(step.time_s, "decode", step.instance)
             case "preempt" | "lost":
                 found.go(step.time_s, "preempted" if step.kind == "preempt" else "lost", step.instance)

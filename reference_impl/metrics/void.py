@@ -32,6 +32,7 @@ def _kept(part: Rows, attempts: _Attempts) -> Rows:
         elif given is not None and part.kind == "prefilled":
             keep[i] = part.ints("tokens")[i] <= given
         keep[i] &= not attempts.lost_at(request, instance, time_s)
+        keep[i] &= instance < 0 or not attempts.adrift(request, time_s)
     return part.select(keep)
 
 
@@ -45,6 +46,10 @@ class _Attempts:
         """By request and instance: (time, whether it was sent there), ascending: in one moment it is lost before."""
         for request, tokens, time_s in _table(rows["lost"], "request", "tokens"):
             self.losses[request].append((time_s, tokens))
+        self._dispatched: dict[int, list[float]] = defaultdict(list)
+        for request, _, time_s in _table(rows["dispatch"], "request", "instance"):
+            if request in self.losses:
+                self._dispatched[request].append(time_s)
         for kind in ("dispatch", "transfer", "lost"):
             concerned = rows[kind].select(np.isin(rows[kind].ints("request"), list(self.losses)))
             begun = "start_s" if kind == "transfer" else "time_s"
@@ -64,6 +69,12 @@ class _Attempts:
         turns = self._turns[request, instance]
         before = bisect_right(turns, (time_s, True)) - 1
         return before >= 0 and not turns[before][1]
+
+    def adrift(self, request: int, time_s: float) -> bool:
+        """Whether the request had been lost, and not been dispatched again: then nobody is to serve it."""
+        lost = bisect_left(self.losses[request], (time_s,))
+        sent = bisect_right(self._dispatched[request], time_s)
+        return lost > 0 and (sent == 0 or self._dispatched[request][sent - 1] < self.losses[request][lost - 1][0])
 
 
 def _table(rows: Rows, first: str, second: str, when: str = "time_s") -> Iterator[tuple[int, int, float]]:

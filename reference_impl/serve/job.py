@@ -135,7 +135,13 @@ class Job:
         self._effects.deliver(self, fresh, tokens.finish)
 
     def prefilled(self, instance_id: int, attempt: int, parcel: Parcel) -> None:
-        """Its KV waits at ``instance_id``, and the token has been said; or an early parcel, and it will."""
+        """Its KV waits at ``instance_id``, and the token has been said; or an early parcel, and it will.
+
+        Said again of KV that waits, it decodes where it is: else instances would wait for one another for ever.
+        """
+        if (instance_id, attempt) == (self.holder, self.attempt):
+            self._stay(instance_id, parcel)
+            return
         if not self._is_served_by(instance_id, attempt):
             return
         self.parcel = parcel
@@ -245,6 +251,17 @@ class Job:
         else:
             self._turn_to(instance_id, "adopting")
         self._effects.tell(instance_id, Adopt(self.attempt, self._so_far(), parcel))
+
+    def _stay(self, holder: int, parcel: Parcel) -> None:
+        """Nobody is to pull it any more: it is handed over to where it is."""
+        if self.asked is not None:
+            self._effects.withdraw(self)
+            self.asked = None
+        if self.serving is not None:
+            self._effects.tell(self.serving, Cancel(self.request_id, None))
+        self.holder = None
+        self._close_task(-2, "done")
+        self._hand_over(holder, parcel)
 
     def _turn_to(self, instance_id: int, state: State) -> None:
         self.serving, self.state = instance_id, state

@@ -87,7 +87,10 @@ class Submit(NamedTuple):
 
 
 class Adopt(NamedTuple):
-    """Pull this request's KV and go on decoding it; with an early parcel: begin to, a second one follows."""
+    """Pull this request's KV and go on decoding it; with an early parcel: begin to, a second one follows.
+
+    To the instance where the KV is: it stays.
+    """
 
     attempt: int
     request: EngineRequest
@@ -126,7 +129,7 @@ class Tokens(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """A request is prefilled and its KV waits; with an early parcel: it is about to be."""
+    """A request is prefilled and its KV waits; with an early parcel: it is about to be; said again: it might stay."""
 
     attempt: int
     parcel: Parcel

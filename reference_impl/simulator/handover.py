@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from policies.api import Dispatch, Reject
 from reference_impl.core.instance import Instance
 from reference_impl.core.sequence import Sequence
+from reference_impl.core.standstill import gives_way, stands_still, stay
 from reference_impl.simulator.executors import JobExecutor
 from reference_impl.simulator.fleet import NOBODY
 from reference_impl.simulator.order import ARRIVALS
@@ -106,11 +107,12 @@ class Handovers:
             self._sim.front_door.lose(parcel.sequence, parcel.source, now_s, "drains, and no decode instance is there")
 
     def _leave(self, parcel: Parcel, now_s: float) -> None:
-        """The source gets its blocks back and may go on with what waits for them."""
+        """The source gets its blocks back and may go on with what waits for them, hand-overs to it included."""
         source = parcel.source
         self._sim.settle(source, now_s)
         source.dismiss(parcel.sequence)
         self._sim.wake(self._sim.runs[source.instance_id][0], now_s)
+        self.accept(source, now_s)
         self._sim.touch(source)
 
     def accept(self, destination: Instance, now_s: float) -> None:
@@ -120,6 +122,8 @@ class Handovers:
             parcel = inbox[0]
             self._sim.settle(destination, now_s)
             if not destination.reserve(parcel.sequence):
+                if stands_still(destination):
+                    self._break_circle(now_s)
                 return
             self._sim.keep_within(destination)
             inbox.popleft()
@@ -143,6 +147,46 @@ class Handovers:
         destination.receive(sequence, start_s, end_s)
         self._sim.wake(self._sim.runs[destination.instance_id][-1], end_s)
         self._sim.touch(destination)
+
+    # ------------------------------------------------------------------------------------- waiting for one another
+
+    def _break_circle(self, now_s: float) -> None:
+        """Where instances wait for one another in a circle, one hand-over is given up."""
+        candidates = [sequence for sequence in map(gives_way, self._circle()) if sequence is not None]
+        if not candidates:
+            return
+        parcel = self._routed[max(sequence.request_id for sequence in candidates)]
+        sequence, source = parcel.sequence, parcel.source
+        destination = self._recall(parcel, now_s)
+        if sequence.request.prompt_tokens + self._sim.outputs[sequence.request_id] > source.spec.max_request_tokens:
+            self._leave(parcel, now_s)
+            self._sim.front_door.lose(
+                sequence, source, now_s, "has no room for its decodes, nor has its other instance"
+            )
+        else:
+            stay(source, sequence, now_s)
+            self._sim.wake(self._sim.runs[source.instance_id][-1], now_s)
+            self._sim.touch(source)
+        self.accept(destination, now_s)
+        self._sim.touch(destination)
+
+    def _circle(self) -> list[Instance]:
+        """The instances that wait for nobody but one another: whatever is to leave them is to go to one of them."""
+        goals: dict[int, list[Instance | None]] = defaultdict(list)
+        for parcel in (parcel for inbox in self._inbox.values() for parcel in inbox):
+            goals[parcel.source.instance_id].append(parcel.destination)
+        still = [instance for instance in self._sim.instances if self._idle(instance)]
+        circle = [instance for instance in still if len(goals[instance.instance_id]) == len(instance.outbound)]
+        before: list[Instance] = []
+        while circle != before:
+            before = circle
+            circle = [instance for instance in before if all(goal in before for goal in goals[instance.instance_id])]
+        return circle
+
+    def _idle(self, instance: Instance) -> bool:
+        """Whether it stands still, and is not about to be asked for its next iteration."""
+        runs = self._sim.runs[instance.instance_id]
+        return stands_still(instance) and all(run.idle_until_s is None for run in runs)
 
     # --------------------------------------------------------------------------------------------- an instance fails
 

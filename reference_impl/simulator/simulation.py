@@ -13,6 +13,7 @@ from policies.api import PolicyError
 from reference_impl.core.instance import Instance
 from reference_impl.core.moments import time_key
 from reference_impl.core.spec import ClusterSpec
+from reference_impl.core.standstill import stands_still
 from reference_impl.events import EventLog
 from reference_impl.latency.estimate import ModelEstimate
 from reference_impl.simulator.asking import Asking
@@ -324,7 +325,7 @@ class Simulation:
             if instance.prefill_lane is None:
                 for sequence in dropped:
                     self.front_door.submit(sequence, now_s)
-        if changed and instance.inbound:
+        if instance.inbound and (changed or stands_still(instance)):
             self.handovers.accept(instance, now_s)
 
     # ------------------------------------------------------------------------------------------------------- the end

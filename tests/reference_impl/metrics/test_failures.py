@@ -113,6 +113,17 @@ def test_a_hand_over_that_ends_after_its_request_was_lost_there_brings_nothing(m
     assert times(make_run, [*first, lost(1, 6.0, 1), *late, *anew]) == [1.0, 8.0, 9.0]
 
 
+def test_a_hand_over_of_a_request_that_is_lost_at_its_source_brings_nothing(make_run: MakeRun) -> None:
+    """Its decode instance had all of the KV, and decodes until it hears of it."""
+    moved = [
+        Event(6.2, "transfer", 0, 2, tokens=9, start_s=5.9),
+        Event(6.4, "run", None, 2, "mixed", 0, 1, 6.2, 1, 6.4),
+    ]
+    later = [event._replace(time_s=6.8) if event.kind == "dispatch" else event for event in again(1)]
+    admitted = [event._replace(time_s=6.9) if event.kind == "admit" else event for event in later]
+    assert times(make_run, [*FIRST[:4], lost(1), *moved, *admitted]) == [1.0, 8.0, 9.0]
+
+
 def test_a_request_may_be_lost_twice(make_run: MakeRun) -> None:
     second = [event for event in again(2) if event.kind != "finish"]
     third = [

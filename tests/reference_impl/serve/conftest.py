@@ -197,7 +197,7 @@ def deploy(folder: Path) -> Deploy:
         instance: dict[str, Any] | None = None,
         batch: Any = None,
         faults: Faults | None = None,
-        dispatch: str = "least_loaded:metric=tokens",
+        dispatch: Any = "least_loaded:metric=tokens",
         scaling: Any = None,
         **fields: Any,
     ) -> AsyncIterator[Bench]:
@@ -209,7 +209,7 @@ def deploy(folder: Path) -> Deploy:
             "epoch_s": time.monotonic(),
             "token": "secret",
             "instances": tuple(fake_spec(role, **(instance or {})) for role in roles),
-            "dispatch": PolicySpec.parse(dispatch, "dispatch"),
+            "dispatch": PolicySpec.parse(dispatch, "dispatch") if isinstance(dispatch, str) else dispatch,
             "scaling": scaling or PolicySpec.parse("fixed", "scaling"),
             "predictor": PolicySpec.parse("none", "prediction"),
             "http": HttpSettings("fake", 1024, FAKE_VOCAB_TOKENS),

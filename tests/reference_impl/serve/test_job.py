@@ -36,6 +36,8 @@ class Held:
     pulling: bool = False
     early: bool = False
     """The final parcel has yet to come."""
+    stays: bool = False
+    """It decodes where it was prefilled."""
 
 
 @dataclass
@@ -71,8 +73,9 @@ class World:
                 generated, parcel = len(message.request.generated), message.parcel
                 assert parcel.tokens == 3 + generated - (not parcel.early), "an instance refuses that"
                 before = self.held.get(instance_id)
-                assert before is None or (before.early and not parcel.early), "adopted twice"
-                self.held[instance_id] = Held(message.attempt, generated, pulling=True, early=parcel.early)
+                stays = before is not None and before.waiting
+                assert before is None or stays or (before.early and not parcel.early), "adopted twice"
+                self.held[instance_id] = Held(message.attempt, generated, pulling=True, early=parcel.early, stays=stays)
             case Release() | Cancel() | End():
                 self.held.pop(instance_id, None)
 
@@ -111,8 +114,11 @@ class World:
             if held.pulling:
                 if not held.early:
                     found[f"{number} adopts"] = partial(self.adopt, number, held)
-            elif not held.waiting:
-                if number == PREFILL and not held.announced and held.generated + 1 < len(ANSWER):
+            elif held.waiting:
+                found[f"{number} stands still"] = partial(self.stand_still, number, held)
+            else:
+                prefills = number == PREFILL and not held.stays
+                if prefills and not held.announced and held.generated + 1 < len(ANSWER):
                     found[f"{number} announces"] = partial(self.announce, number, held)
                 if held.announced:
                     found[f"{number} stops"] = partial(self.step, number, held, "stop")
@@ -140,7 +146,7 @@ class World:
         position = held.generated
         held.generated += 1
         last = stop is not None or held.generated == len(ANSWER)
-        handing_over = number == PREFILL and not last
+        handing_over = number == PREFILL and not last and not held.stays
         if last:
             del self.held[number]
         held.waiting = handing_over
@@ -149,6 +155,10 @@ class World:
         self.job.said(number, Tokens(7, held.attempt, position, (token,), finish), 2.0)
         if handing_over and self.held.get(number) is held:
             self.job.prefilled(number, held.attempt, parcel(position))
+
+    def stand_still(self, number: int, held: Held) -> None:
+        """Nothing moves there any more, and it is the one that might stay."""
+        self.job.prefilled(number, held.attempt, parcel(held.generated - 1))
 
     def adopt(self, number: int, held: Held) -> None:
         held.pulling = False
@@ -253,6 +263,40 @@ def test_a_policy_that_chose_both_instances_is_not_asked_twice() -> None:
     world = follow("choose both", "0 yields")
     assert world.asked is None
     assert isinstance(world.told[-1][1], Adopt)
+
+
+STILL = ("choose both", "0 yields", "0 stands still")
+
+
+@pytest.mark.parametrize("path", [STILL, ("choose 0", "0 yields", "0 stands still")], ids=["on its way", "asked for"])
+def test_a_request_that_might_stay_decodes_where_it_is(path: tuple[str, ...]) -> None:
+    world = follow(*path)
+    assert world.asked is None
+    assert set(world.held) == {PREFILL}
+    world = follow(*path, "0 adopts", "0 yields", "0 yields", max_failures=0)
+    assert (world.ends, world.given) == (["length"], list(ANSWER))
+    assert [(task.kind, task.instance_id, task.state) for task in world.job.tasks] == [
+        ("prefill", 0, "done"),
+        ("decode", 0, "done"),
+    ]
+
+
+def test_of_one_that_stays_nobody_elses_words_count() -> None:
+    world = follow(*STILL)
+    job = world.job
+    assert (DECODE, Cancel(7, None)) in world.told
+    job.adopted(DECODE, 1)  # it had all of it when it was told to forget it
+    job.said(DECODE, Tokens(7, 1, 1, (SampledToken(7, 11),), None), 3.0)
+    job.failed(DECODE, Failed(7, 1, "no room", True))
+    job.prefilled(PREFILL, 1, parcel(0))  # said once more before it was told
+    assert (world.given, job.state, job.serving, job.failures) == ([10], "adopting", PREFILL, 0)
+    assert [number for number, _, _ in adoptions(world)] == [DECODE, PREFILL]
+
+
+def test_one_that_arrived_just_before_it_might_have_stayed_has_left() -> None:
+    world = follow("choose both", "0 yields", "1 adopts")
+    world.job.prefilled(PREFILL, 1, parcel(0))
+    assert (world.job.serving, world.job.state) == (DECODE, "serving")
 
 
 def test_a_failed_instance_is_replaced_and_what_was_given_goes_along() -> None:

@@ -35,9 +35,22 @@ class Fixed:
         return self.decision
 
 
-def rows(spec: ClusterSpec, trace: Trace, decision: Dispatch) -> list[dict[str, Any]]:
+@dataclass
+class Pairs(Fixed):
+    """Request by request."""
+
+    pairs: tuple[tuple[int, int], ...] = ()
+
+    def dispatch(self, request: RequestView, cluster: ClusterView) -> Dispatch:
+        return Dispatch(*self.pairs[request.request_id])
+
+
+def rows(
+    spec: ClusterSpec, trace: Trace, decision: Dispatch | tuple[tuple[int, int], ...], *, fast: bool = True
+) -> list[dict[str, Any]]:
+    policy: Any = Fixed(decision) if isinstance(decision, Dispatch) else Pairs(Dispatch(0), pairs=decision)
     log = EventLog(None)
-    simulation = Simulation(replace(spec, dispatch=Fixed(decision)), trace, log)  # type: ignore[arg-type]
+    simulation = Simulation(replace(spec, dispatch=policy), trace, log, fast=fast)
     simulation.run()
     for instance in simulation.instances:
         instance.check_integrity()
@@ -125,3 +138,81 @@ def test_a_request_that_is_preempted_where_it_decodes_is_prefilled_there(deploy:
 def test_a_prefill_instance_cannot_be_a_decode_instance(deploy: Deploy, requests: Requests) -> None:
     with pytest.raises(PolicyError, match=r"one of the decode and colocated instances \[0, 2\] or none"):
         rows(deploy("colocated", "prefill", "decode"), requests((0.0, 100, 3)), Dispatch(0, 1))
+
+
+def places(found: list[dict[str, Any]], kind: str) -> dict[int, int]:
+    return {row["request"]: row["instance"] for row in of_kind(found, kind)}
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize(
+    ("blocks", "prompts", "pairs", "stays"),
+    [
+        pytest.param((17, 17), (100, 200), ((0, 1), (1, 0)), 1, id="two"),
+        pytest.param((17, 17), (200, 100), ((1, 0), (0, 1)), 0, id="not the latest but the one that goes downwards"),
+        pytest.param((17, 17, 17), (150, 160, 170), ((1, 2), (2, 0), (0, 1)), 1, id="three"),
+        pytest.param((17, 17), (90, 100, 110, 120), ((0, 1), (1, 0), (0, 1), (1, 0)), 3, id="the latest of several"),
+    ],
+)
+def test_of_hand_overs_that_wait_for_one_another_one_stays(
+    deploy: Deploy,
+    requests: Requests,
+    blocks: tuple[int, ...],
+    prompts: tuple[int, ...],
+    pairs: tuple[tuple[int, int], ...],
+    stays: int,
+    fast: bool,
+) -> None:
+    spec = deploy(*["colocated"] * len(blocks), kv_blocks=blocks[0])
+    found = rows(spec, requests(*((0.0, prompt, 20) for prompt in prompts)), pairs, fast=fast)
+    meant = {request: decode for request, (_, decode) in enumerate(pairs)}
+    assert places(found, "finish") == {**meant, stays: pairs[stays][0]}
+    assert not of_kind(found, "preempt"), "nothing is computed twice"
+
+
+def test_seats_that_are_waited_for_in_a_circle_are_given_up_too(deploy: Deploy, requests: Requests) -> None:
+    trace = requests(*((0.0, 20, 20) for _ in range(4)))
+    found = rows(deploy("colocated", "colocated", max_sequences=2), trace, ((0, 1), (1, 0)) * 2)
+    assert places(found, "finish") == {0: 1, 1: 0, 2: 1, 3: 1}
+
+
+def uneven(deploy: Deploy, *blocks: int, **fields: Any) -> ClusterSpec:
+    spec = deploy(*["colocated"] * len(blocks), **fields)
+    instances = tuple(replace(one, kv_blocks=count) for one, count in zip(spec.instances, blocks, strict=True))
+    return replace(spec, instances=instances)
+
+
+def test_who_waits_for_an_instance_that_decodes_goes_there(deploy: Deploy, requests: Requests) -> None:
+    trace = requests((0.0, 160, 30), (0.0, 200, 2), (0.0, 120, 2))
+    found = rows(uneven(deploy, 30, 20), trace, ((0, 0), (1, 0), (0, 1)))
+    assert places(found, "finish") == {0: 0, 1: 0, 2: 1}
+    (ends_s,) = (row["time_s"] for row in of_kind(found, "finish") if row["request"] == 0)
+    first, _ = of_kind(found, "transfer")
+    assert (first["request"], first["start_s"]) == (1, ends_s)
+
+
+def test_what_does_not_fit_where_it_would_stay_begins_anew(deploy: Deploy, requests: Requests) -> None:
+    found = rows(uneven(deploy, 14, 12), requests((0.0, 150, 60), (0.0, 100, 10)), ((1, 0), (0, 1)))
+    assert places(found, "lost") == {0: 1}
+    assert places(found, "finish") == {0: 0, 1: 1}
+
+
+def test_who_leaves_makes_room_at_once_for_who_waits_to_come(deploy: Deploy, requests: Requests) -> None:
+    spec = uneven(deploy, 17, 20, link=Link(1e9, 0.1))
+    found = rows(spec, requests((0.0, 72, 2), (0.0, 200, 2)), ((0, 1), (1, 0)))
+    left, came = of_kind(found, "transfer")
+    assert [(row["request"], row["instance"]) for row in (left, came)] == [(0, 1), (1, 0)]
+    assert came["start_s"] == left["time_s"]
+
+
+def test_the_time_until_a_hand_over_is_given_up_is_one_of_waiting(
+    deploy: Deploy, requests: Requests, tmp_path: Path
+) -> None:
+    policy: Any = Pairs(Dispatch(0), pairs=((0, 1), (1, 0), (1, 1)))
+    spec = replace(deploy("colocated", "colocated", kv_blocks=17), dispatch=policy)
+    with EventLog(tmp_path / "events.parquet", {"schema_version": 1, "instances": []}) as log:
+        Simulation(spec, requests((0.0, 100, 3), (0.0, 180, 5), (0.0, 10, 9)), log).run()
+    run = read(tmp_path / "events.parquet")
+    check(run, rebuild(run))
+    phases = [(phase.name, phase.instance) for phase in Phases(run).of(1)]
+    assert phases[-2:] == [("handover_wait", 1), ("decode", 1)]

@@ -250,6 +250,17 @@ def test_fast_paths_equal_plain_stepping(deploy: Deploy, latency: Any, data: st.
     assert fast_summary.finished + fast_summary.rejected == len(trace)
 
 
+def test_requests_that_are_handed_over_crosswise_end_either_way(deploy: Deploy, latency: Any) -> None:
+    """Found by the test above: of 17 blocks each needs what the other one has."""
+    trace = Trace("found", np.zeros(2), np.array([72, 200], np.int32), np.array([2, 2], np.int32))
+    ways = [
+        run(deploy("colocated", "colocated", dispatch=DISPATCH[-1], latency=latency, kv_blocks=17), trace, fast=fast)
+        for fast in (True, False)
+    ]
+    assert_same(ways[0][1], ways[1][1])
+    assert [summary.finished for summary, _ in ways] == [2, 2]
+
+
 def test_the_comparison_sees_a_shift_of_one_part_in_a_million(deploy: Deploy, affine: Any) -> None:
     trace = Trace("one", np.zeros(1), np.array([64], np.int32), np.array([20], np.int32))
     _, plain = run(deploy("colocated", latency=affine(base_s=0.01)), trace, fast=False)
