@@ -218,6 +218,9 @@ def follow(*steps: str, max_failures: int = 2) -> World:
     return world
 
 
+STILL = ("choose both", "0 yields", "0 stands still")
+
+
 def test_every_order_of_events_gives_each_token_once_and_one_end() -> None:
     depth, ends, runs = 7, set(), 0
     frontier: list[tuple[str, ...]] = [()]
@@ -227,7 +230,10 @@ def test_every_order_of_events_gives_each_token_once_and_one_end() -> None:
         runs += 1
         ends.update(world.ends)
         if not world.ends and len(path) < depth:
-            frontier += [(*path, choice) for choice in world.choices()]
+            choices = world.choices()
+            if path != STILL[:-1]:  # once is enough: it doubles what follows
+                choices.pop(STILL[-1], None)
+            frontier += [(*path, choice) for choice in choices]
     assert runs > 10_000
     assert ends == {
         "length",
@@ -263,9 +269,6 @@ def test_a_policy_that_chose_both_instances_is_not_asked_twice() -> None:
     world = follow("choose both", "0 yields")
     assert world.asked is None
     assert isinstance(world.told[-1][1], Adopt)
-
-
-STILL = ("choose both", "0 yields", "0 stands still")
 
 
 @pytest.mark.parametrize("path", [STILL, ("choose 0", "0 yields", "0 stands still")], ids=["on its way", "asked for"])
