@@ -25,7 +25,7 @@ def claims(rows: Sequence[Row]) -> list[Claim]:
     return [
         *_equal_power(_rates(rows, "iso-power", "conv"), _rates(rows, "iso-power", "code")),
         *_equal_cost(_rates(rows, "iso-cost", "conv")),
-        *_equal_throughput([row for row in rows if row["design"] == "iso-throughput"]),
+        *_equal_throughput(rows),
         *_by_context(_rates(rows, "iso-power", "conv", "context")),
     ]
 
@@ -68,13 +68,11 @@ def _equal_cost(rates: Rates) -> Iterator[Claim]:
 
 
 def _equal_throughput(rows: Sequence[Row]) -> Iterator[Claim]:
-    def least(cluster: str, column: str) -> float:
-        return min(float(row[column]) for row in rows if row["cluster"] == cluster)
-
     where = "equal throughput, conversation"
     for name, column, figure in (("Splitwise-HHcap", "power", "19a"), ("Splitwise-AA", "cost", "19b")):
-        ratio = least(name, column) / least("Baseline-H100", column)
+        least = _least(rows, "iso-throughput", column)
         said = f"25 % lower (6.3, figure {figure})"
+        ratio = least[name] / least["Baseline-H100"]
         yield Claim(f"{where}: {column} of {name} over Baseline-H100", said, ratio, high=_LESS)
 
 

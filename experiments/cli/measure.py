@@ -110,8 +110,9 @@ def vllm_run(
     """Simulate a recorded vLLM run from its requests, engine settings and hardware profile, and print the errors.
 
     Nothing is fitted to the run. Times count from a request's arrival; percentiles are linear. Where the folder has a
-    timeseries.csv, running and waiting requests and KV use over time are compared too. Several recordings of one run
-    give the mean errors too: what is left of a machine's noise is their standard error.
+    timeseries.csv, running and waiting requests and KV use over time are compared too; where it has a speed.csv, which
+    another engine measured, the simulated instance is as fast as the machine was. Several recordings of one run give
+    the mean errors too: what is left of a machine's noise is their standard error.
     """
     from experiments.validate import as_json, as_text, validate_vllm_run
     from experiments.validation.repeated import repeated_json, repeated_text, validate_vllm_runs
